@@ -1,0 +1,182 @@
+"""What plugins contribute: frozen records for functions and grids."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.parameters import Parameter, parameters_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.grids.base import Grid
+
+Bound = float | Sequence[float]
+Nested = float | Sequence["Nested"]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AnySize:
+    """The input size of a function that takes any n, or any n of some kind.
+
+    Attributes:
+        default: n when neither the user nor the grid says one.
+        minimum: Smallest n that makes sense.
+        multiple: n must be a multiple of this.
+    """
+
+    default: int = 2
+    minimum: int = 1
+    multiple: int = 1
+
+    def fits(self, n: int) -> bool:
+        """Tell whether a point with n inputs can be given to the function."""
+        return n >= self.minimum and n % self.multiple == 0
+
+    def __str__(self) -> str:
+        kind = f"a multiple of {self.multiple}, " if self.multiple > 1 else ""
+        return f"n = {kind}at least {self.minimum}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A function at one point with the numbers that it must have there: pure data.
+
+    Attributes:
+        x: The point, n floats.
+        expected: Dataset name (`value`, `gradient`, `jacobian`, `hessian`, `derivative_3`, …)
+            -> nested sequence of floats in the shape of that dataset's point.
+        parameters: Parameters of the function that differ from its defaults.
+        source: Where the numbers come from (paper, table, closed form).
+        tolerance: Largest allowed error per dataset: max|A - R| <= tolerance * max(1, max|R|).
+    """
+
+    x: Sequence[float]
+    expected: Mapping[str, Nested]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "closed form"
+    tolerance: float = 1e-12
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that derivatives can be asked of: what a plugin contributes.
+
+    Attributes:
+        name: What the user types: ``function=<name>``.
+        build: ``build(**parameters) -> f`` where f maps one point, a tensor of shape (n,), to
+            a tensor of `output_shape`, by torch operations, of the point's dtype and device.
+            The signature of `build` is the schema of ``function_params``: every parameter has
+            a type and a default.
+        n: Input size: an int, ``n(**parameters) -> int``, or `AnySize` for a function of any n.
+        output_shape: () or (m,), or ``output_shape(n, **parameters)`` that gives one of these.
+        domain: Lower and upper end of where the function is meant to be evaluated, each a
+            number or one number per input: the default bounds of grids.
+        source: Where the function is defined in the literature.
+        summary: One line for listings.
+        input_names: Name of each input, where they have names.
+        output_names: Name of each output, where they have names.
+        input_units: Unit of the inputs ("1" if dimensionless).
+        output_units: Unit of the value ("1" if dimensionless).
+        closed_form: Dataset name -> ``g(x, **parameters)``, the derivative at a point (n,) written
+            out by hand, without automatic differentiation: an oracle for any point.
+        scenarios: Points with known derivatives.
+    """
+
+    name: str
+    build: Callable[..., Callable[[Tensor], Tensor]]
+    n: int | AnySize | Callable[..., int] = AnySize()
+    output_shape: Shape | Callable[..., Shape] = ()
+    domain: tuple[Bound, Bound] = (-1.0, 1.0)
+    source: str = ""
+    summary: str = ""
+    input_names: Sequence[str] = ()
+    output_names: Sequence[str] = ()
+    input_units: str = "1"
+    output_units: str = "1"
+    closed_form: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    scenarios: Sequence[Scenario] = ()
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The typed parameters, read from the signature of `build`."""
+        return parameters_of(self.build, f"function {self.name!r}")
+
+    def sizes(self, **parameters: Any) -> int | AnySize:
+        """Give the input size that these parameters allow."""
+        if isinstance(self.n, int | AnySize):
+            return self.n
+        return self.n(**parameters)
+
+    def shape(self, n: int, **parameters: Any) -> Shape:
+        """Give the output shape, () or (m,), for n inputs and these parameters."""
+        if callable(self.output_shape):
+            return tuple(self.output_shape(n, **parameters))
+        return tuple(self.output_shape)
+
+    @property
+    def source_digest(self) -> str:
+        """SHA-256 of the file that defines `build`: another source is another run."""
+        return source_digest(self.build)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a grid has to cover: the inputs of one function.
+
+    Attributes:
+        n: Number of inputs, or `AnySize` while the grid may still choose it.
+        lower: Lower end of the function's domain.
+        upper: Upper end of the function's domain.
+        seed: Seed of everything random in the run.
+    """
+
+    n: int | AnySize
+    lower: Bound = -1.0
+    upper: Bound = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GridKind:
+    """A kind of grid that can be asked for: what a plugin contributes.
+
+    Attributes:
+        name: What the user types: ``grid=<name>`` or ``grid.name=<name>``.
+        build: ``build(space, /, **options) -> Grid``; its signature is the schema of ``grid.*``.
+        summary: One line for listings.
+    """
+
+    name: str
+    build: Callable[..., Grid]
+    summary: str = ""
+
+    @property
+    def options(self) -> dict[str, Parameter]:
+        """The typed options, read from the signature of `build`."""
+        return parameters_of(self.build, f"grid {self.name!r}")
+
+
+def source_digest(build: Callable[..., Any]) -> str:
+    """SHA-256 of the source file that defines a callable, or of its own source in a notebook.
+
+    Args:
+        build: Any Python callable.
+
+    Returns:
+        Hexadecimal digest.
+    """
+    path = inspect.getsourcefile(inspect.unwrap(build))
+    if path is not None and Path(path).is_file():
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    try:
+        text = inspect.getsource(build)
+    except OSError:
+        text = repr(getattr(build, "__code__", build).co_code)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Grids: lazy, ordered, index-addressable sets of points."""

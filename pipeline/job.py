@@ -1,0 +1,121 @@
+"""Frozen records of one execution: what is asked, what is seen, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """How derivatives are evaluated; none of it changes what is asked.
+
+    Attributes:
+        dtype: Precision of points and derivatives: float64 or float32.
+        device: cpu, cuda, cuda:<index> or auto.
+        route: auto, or one of the routes.
+        mode: auto, or e.g. fwd, rev, fwd_over_rev: outermost first, as long as the order.
+        batch: Points evaluated in one call; None lets the planner choose.
+        chunk: Directions evaluated together; None lets the planner choose.
+        memory: Bytes that an evaluation may hold; None takes half of what is free.
+        on_disagreement: error or warn, when derivatives disagree with an oracle.
+    """
+
+    dtype: str = "float64"
+    device: str = "auto"
+    route: str = "auto"
+    mode: str = "auto"
+    batch: int | None = None
+    chunk: int | None = None
+    memory: int | None = None
+    on_disagreement: str = "error"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as the user asked for it, checked and complete.
+
+    Attributes:
+        name: Name of the job, the first folder of its results.
+        operators: Names of the operators, e.g. ("value", "hessian").
+        order: Order of the operator `derivative`.
+        parameters: Complete parameters of the function.
+        options: How to evaluate.
+        seed: Seed of random grids.
+        output_dir: Where results go.
+        shard_rows: Points per shard; None lets the planner choose.
+        config: The configuration the job came from, for provenance: name -> text.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    order: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = Options()
+    seed: int = 0
+    output_dir: Path = Path("outputs")
+    shard_rows: int | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as observers see it.
+
+    Attributes:
+        run_id: Digest of everything that determines the numbers.
+        directory: The run directory.
+        function: Name of the function.
+        operators: Names of the datasets.
+        points: N.
+        points_done: Points that were durable when this execution began.
+        shards: Number of shards.
+        route: Route in use, with its mode.
+        batch: Points per call.
+    """
+
+    run_id: str
+    directory: Path
+    function: str
+    operators: tuple[str, ...]
+    points: int
+    points_done: int
+    shards: int
+    route: str
+    batch: int
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """A shard that is durable on disk: points start … stop - 1."""
+
+    index: int
+    start: int
+    stop: int
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run has to say.
+
+    Attributes:
+        path: The result file.
+        points: N.
+        computed: Points evaluated by this execution; 0 when everything was there.
+        nonfinite: Points of the whole result whose derivatives are not all finite.
+        failed: Points of the whole result where the function raised.
+        seconds: Wall time of this execution.
+        bytes: Size of the result on disk.
+    """
+
+    path: Path
+    points: int
+    computed: int
+    nonfinite: int
+    failed: int
+    seconds: float
+    bytes: int

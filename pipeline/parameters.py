@@ -1,0 +1,164 @@
+"""Typed parameters: the signature of a builder is the schema of its options."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PluginError, nearest
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One typed option of a builder.
+
+    Attributes:
+        name: Keyword of the builder.
+        annotation: Type that a value must have: bool, int, float, str, `Literal`, a union
+            of these, or `tuple[T, ...]` and `list[T]` of them.
+        default: Value taken when the user says nothing.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+
+
+def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]:
+    """Read the typed options of a builder from its signature.
+
+    Parameters without a keyword form (positional-only) are supplied by the caller of the
+    builder and are not options.
+
+    Args:
+        build: The builder.
+        owner: Who contributes it, for error messages.
+
+    Returns:
+        Options by name, in the order of the signature.
+
+    Raises:
+        PluginError: An option lacks an annotation or a default.
+    """
+    try:
+        signature = inspect.signature(build, eval_str=True)
+    except (NameError, TypeError, ValueError) as error:
+        raise PluginError(f"{owner}: the signature of its builder cannot be read: {error}") from error
+    options = {}
+    for name, entry in signature.parameters.items():
+        if entry.kind is entry.POSITIONAL_ONLY:
+            continue
+        if entry.kind in (entry.VAR_KEYWORD, entry.VAR_POSITIONAL):
+            raise PluginError(
+                f"{owner}: parameter {entry} of its builder cannot be typed; "
+                "name every parameter, each with a type and a default"
+            )
+        if entry.annotation is entry.empty or entry.default is entry.empty:
+            raise PluginError(
+                f"{owner}: parameter {name!r} of its builder needs a type and a default, "
+                f"as in `{name}: float = 1.0`; found `{entry}`"
+            )
+        options[name] = Parameter(name, entry.annotation, entry.default)
+    return options
+
+
+def bind(
+    options: Mapping[str, Parameter], values: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Check the given values against the typed options and fill in the defaults.
+
+    Args:
+        options: What may be given.
+        values: What was given.
+        where: How the user addresses these options, e.g. ``function_params``.
+
+    Returns:
+        The complete options, and one sentence per fault.
+    """
+    bound = {name: option.default for name, option in options.items()}
+    faults = []
+    for name, value in values.items():
+        if name not in options:
+            faults.append(f"{where}.{name} is unknown. {nearest(name, options)}")
+            continue
+        try:
+            bound[name] = conform(value, options[name].annotation)
+        except TypeError:
+            expected = _spell(options[name].annotation)
+            faults.append(f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__})")
+    return bound, faults
+
+
+def conform(value: Any, annotation: Any) -> Any:
+    """Return `value` as the annotated type without losing information.
+
+    An int serves as a float and a list as a tuple; nothing else is converted.
+
+    Args:
+        value: What was given.
+        annotation: The type that is expected.
+
+    Returns:
+        The value, of the annotated type.
+
+    Raises:
+        TypeError: The value is not of that type.
+    """
+    origin = typing.get_origin(annotation)
+    if annotation is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _conform_union(value, typing.get_args(annotation))
+    if origin is typing.Literal:
+        return _require(value, value in typing.get_args(annotation))
+    if origin in (tuple, list):
+        return _conform_sequence(value, annotation)
+    if annotation is None or annotation is type(None):
+        return _require(value, value is None)
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) and annotation is not bool:
+        raise TypeError
+    return _require(value, isinstance(value, annotation))
+
+
+def _require(value: Any, condition: bool) -> Any:
+    if not condition:
+        raise TypeError
+    return value
+
+
+def _conform_union(value: Any, choices: Sequence[Any]) -> Any:
+    for choice in choices:
+        try:
+            return conform(value, choice)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _conform_sequence(value: Any, annotation: Any) -> Any:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        _require(value, len(value) == len(arguments))
+        return tuple(conform(entry, kind) for entry, kind in zip(value, arguments, strict=True))
+    return origin(conform(entry, arguments[0]) for entry in value)
+
+
+def _spell(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(choice) for choice in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in arguments)
+    if origin in (tuple, list):
+        return f"a list of {_spell(arguments[0])}"
+    if annotation is type(None):
+        return "null"
+    return getattr(annotation, "__name__", str(annotation))
