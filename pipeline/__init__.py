@@ -1,0 +1,59 @@
+"""Batch derivative jobs: derivatives of PyTorch functions over large sets of points.
+
+The public names below are imported on first use, so that ``import pipeline`` costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.api import evaluate, prepare, run
+    from pipeline.autograd.reference import flat_grad, hessian, jacobian
+    from pipeline.errors import PipelineError
+    from pipeline.function import AnySize, Function, GridKind, Scenario, Space
+    from pipeline.grids.base import Grid
+    from pipeline.hookspecs import hookimpl
+    from pipeline.store.reader import open_results
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnySize",
+    "Function",
+    "Grid",
+    "GridKind",
+    "PipelineError",
+    "Scenario",
+    "Space",
+    "evaluate",
+    "flat_grad",
+    "hessian",
+    "hookimpl",
+    "jacobian",
+    "open_results",
+    "prepare",
+    "run",
+]
+
+_HOMES = {
+    "pipeline.api": ("evaluate", "prepare", "run"),
+    "pipeline.autograd.reference": ("flat_grad", "hessian", "jacobian"),
+    "pipeline.errors": ("PipelineError",),
+    "pipeline.function": ("AnySize", "Function", "GridKind", "Scenario", "Space"),
+    "pipeline.grids.base": ("Grid",),
+    "pipeline.hookspecs": ("hookimpl",),
+    "pipeline.store.reader": ("open_results",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,205 @@
+"""The one registry: names in, records out; plugins come in through pluggy."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from pipeline import hookspecs
+from pipeline.errors import ConfigurationError, PluginError, nearest
+from pipeline.function import Function, GridKind
+
+GROUP = "pipeline.plugins"
+HOOK_NAMES = tuple(sorted(name for name in vars(hookspecs) if name.startswith("pipeline_")))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that plugins contribute.
+
+    Attributes:
+        functions: Functions by name.
+        grids: Kinds of grids by name.
+        failures: Plugin -> why it could not be loaded.
+        hook: Caller of the observing hooks.
+    """
+
+    functions: Mapping[str, Function]
+    grids: Mapping[str, GridKind]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    hook: Any = None
+
+    @classmethod
+    def of(cls, plugins: Mapping[str, object], failures: Mapping[str, str] | None = None) -> Registry:
+        """Collect what the given plugins contribute.
+
+        Args:
+            plugins: Plugin objects or modules by owner.
+            failures: Plugins that could not be loaded, and why.
+
+        Returns:
+            The registry.
+
+        Raises:
+            PluginError: A plugin breaks its contract, or two contribute the same name.
+        """
+        manager = pluggy.PluginManager("pipeline")
+        manager.add_hookspecs(hookspecs)
+        for owner, plugin in plugins.items():
+            _register(manager, owner, plugin)
+        functions = _collect(manager, "pipeline_functions", Function)
+        grids = _collect(manager, "pipeline_grids", GridKind)
+        return cls(functions, grids, dict(failures or {}), manager.hook)
+
+    def function(self, name: str) -> Function:
+        """Find a function by name.
+
+        Raises:
+            ConfigurationError: No plugin contributes it.
+        """
+        return self._find(self.functions, "function", name)
+
+    def grid(self, name: str) -> GridKind:
+        """Find a kind of grid by name.
+
+        Raises:
+            ConfigurationError: No plugin contributes it.
+        """
+        return self._find(self.grids, "grid", name)
+
+    def _find(self, known: Mapping[str, Any], kind: str, name: str) -> Any:
+        if name in known:
+            return known[name]
+        lost = "".join(f" Plugin {who} could not be loaded: {why}." for who, why in self.failures.items())
+        own = " Name your own file with plugins=[./mine.py]." if kind == "function" else ""
+        raise ConfigurationError([f"{kind} {name!r} is unknown. {nearest(name, known)}{lost}{own}"])
+
+
+def build_registry(files: Sequence[str] = (), own: Mapping[str, object] | None = None) -> Registry:
+    """Load the installed plugins (entry points `pipeline.plugins`) and the user's own files.
+
+    An installed plugin that cannot be loaded is kept in `Registry.failures`; a file that the
+    user named must load.
+
+    Args:
+        files: Paths of Python files.
+        own: Further plugin objects by owner, e.g. observers of the caller.
+
+    Returns:
+        The registry.
+
+    Raises:
+        PluginError: A named file cannot be loaded, or a plugin breaks its contract.
+    """
+    plugins: dict[str, object] = dict(own or {})
+    failures: dict[str, str] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _load_entry(entry, plugins, failures)
+    for file in files:
+        plugins[str(file)] = load_file(file)
+    return Registry.of(plugins, failures)
+
+
+def _load_entry(entry: EntryPoint, plugins: dict[str, object], failures: dict[str, str]) -> None:
+    owner = f"{entry.name} ({entry.value})"
+    try:
+        plugin = entry.load()
+        Registry.of({owner: plugin})
+    except Exception as error:  # whatever a third party's import raises is its own failure
+        failures[owner] = f"{type(error).__name__}: {error}"
+    else:
+        plugins[owner] = plugin
+
+
+def load_file(file: str) -> ModuleType:
+    """Import a plugin from a Python file; its folder serves its own imports, after all others.
+
+    Args:
+        file: Path of the file.
+
+    Returns:
+        The module.
+
+    Raises:
+        PluginError: The file is missing or raises while it is imported.
+    """
+    path = Path(file).expanduser().resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise PluginError(f"plugin {file!r}: expected a Python file, found nothing at {path}; check plugins=[…]")
+    name = f"pipeline_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        del sys.modules[name]
+        raise PluginError(f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _register(manager: pluggy.PluginManager, owner: str, plugin: object) -> None:
+    _check_hook_names(owner, plugin)
+    try:
+        manager.register(plugin, name=owner)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(f"plugin {owner!r}: {error}") from error
+
+
+def _check_hook_names(owner: str, plugin: object) -> None:
+    for name in dir(plugin):
+        member = getattr(plugin, name, None)
+        marked = getattr(member, "pipeline_impl", None) is not None
+        if marked and name not in HOOK_NAMES:
+            close = difflib.get_close_matches(name, HOOK_NAMES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(HOOK_NAMES)}"
+            raise PluginError(f"plugin {owner!r}: there is no hook {name!r}; {hint}")
+        if name in HOOK_NAMES and callable(member) and not marked:
+            raise PluginError(
+                f"plugin {owner!r}: {name} is not marked as a hook; write @hookimpl above it "
+                "(from pipeline import hookimpl)"
+            )
+
+
+def _collect(manager: pluggy.PluginManager, hook: str, kind: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        owner = implementation.plugin_name
+        for record in _call(implementation.function, owner, hook, kind):
+            if record.name in owners:
+                raise PluginError(
+                    f"{kind.__name__.lower()} {record.name!r} is contributed twice: by {owners[record.name]!r} "
+                    f"and by {owner!r}; rename one of them"
+                )
+            found[record.name], owners[record.name] = record, owner
+    return dict(sorted(found.items()))
+
+
+def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type) -> list[Any]:
+    try:
+        records = list(contribute())
+    except Exception as error:  # the plugin's own code may raise anything
+        raise PluginError(f"plugin {owner!r}: {hook} raised {type(error).__name__}: {error}") from error
+    for record in records:
+        if not isinstance(record, kind):
+            raise PluginError(
+                f"plugin {owner!r}: {hook} has to return {kind.__name__} records, "
+                f"got {type(record).__name__} {record!r}"
+            )
+        record.parameters if isinstance(record, Function) else record.options  # noqa: B018 - checks the types
+    return records
