@@ -47,7 +47,9 @@ def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]
     try:
         signature = inspect.signature(build, eval_str=True)
     except (NameError, TypeError, ValueError) as error:
-        raise PluginError(f"{owner}: the signature of its builder cannot be read: {error}") from error
+        raise PluginError(
+            f"{owner}: the signature of its builder cannot be read: {error}"
+        ) from error
     options = {}
     for name, entry in signature.parameters.items():
         if entry.kind is entry.POSITIONAL_ONLY:
@@ -89,7 +91,9 @@ def bind(
             bound[name] = conform(value, options[name].annotation)
         except TypeError:
             expected = _spell(options[name].annotation)
-            faults.append(f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__})")
+            faults.append(
+                f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__})"
+            )
     return bound, faults
 
 

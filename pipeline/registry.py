@@ -39,7 +39,9 @@ class Registry:
     hook: Any = None
 
     @classmethod
-    def of(cls, plugins: Mapping[str, object], failures: Mapping[str, str] | None = None) -> Registry:
+    def of(
+        cls, plugins: Mapping[str, object], failures: Mapping[str, str] | None = None
+    ) -> Registry:
         """Collect what the given plugins contribute.
 
         Args:
@@ -79,7 +81,9 @@ class Registry:
     def _find(self, known: Mapping[str, Any], kind: str, name: str) -> Any:
         if name in known:
             return known[name]
-        lost = "".join(f" Plugin {who} could not be loaded: {why}." for who, why in self.failures.items())
+        lost = "".join(
+            f" Plugin {who} could not be loaded: {why}." for who, why in self.failures.items()
+        )
         own = " Name your own file with plugins=[./mine.py]." if kind == "function" else ""
         raise ConfigurationError([f"{kind} {name!r} is unknown. {nearest(name, known)}{lost}{own}"])
 
@@ -134,7 +138,9 @@ def load_file(file: str) -> ModuleType:
     """
     path = Path(file).expanduser().resolve()
     if path.suffix != ".py" or not path.is_file():
-        raise PluginError(f"plugin {file!r}: expected a Python file, found nothing at {path}; check plugins=[…]")
+        raise PluginError(
+            f"plugin {file!r}: expected a Python file, found nothing at {path}; check plugins=[…]"
+        )
     name = f"pipeline_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -147,7 +153,9 @@ def load_file(file: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
-        raise PluginError(f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     return module
 
 
@@ -194,7 +202,9 @@ def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type) -> l
     try:
         records = list(contribute())
     except Exception as error:  # the plugin's own code may raise anything
-        raise PluginError(f"plugin {owner!r}: {hook} raised {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"plugin {owner!r}: {hook} raised {type(error).__name__}: {error}"
+        ) from error
     for record in records:
         if not isinstance(record, kind):
             raise PluginError(

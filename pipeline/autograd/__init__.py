@@ -1,0 +1,1 @@
+"""The autograd core: derivatives of a torch function at many points. Pure torch."""

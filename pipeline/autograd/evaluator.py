@@ -1,0 +1,194 @@
+"""The evaluator: what `prepare` gives, and then only bare calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.routes import Evaluate, Request
+from pipeline.errors import MemoryBudgetError, PipelineError
+
+OK, NONFINITE, FAILED = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an evaluator works: chosen once, the same for every call.
+
+    Attributes:
+        route: Name of the route.
+        mode: E.g. fwd_over_rev, outermost first.
+        batch: Points evaluated in one call.
+        chunk: Directions evaluated together.
+        dtype: Precision of points and derivatives.
+        device: Where it runs.
+        point_bytes: Memory that one more point of a batch takes.
+        fixed_bytes: Memory that a batch takes whatever its size.
+        refused: Route and mode -> why it was not used.
+    """
+
+    route: str
+    mode: str
+    batch: int
+    chunk: int
+    dtype: torch.dtype
+    device: torch.device
+    point_bytes: int
+    fixed_bytes: int
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Derivatives at B points, with a verdict on each.
+
+    Attributes:
+        datasets: Name of the dataset -> (B, …).
+        status: uint8 (B,): 1 ok, 2 not finite, 3 the function raised.
+        failures: Index in the batch -> what the function said.
+    """
+
+    datasets: Mapping[str, Tensor]
+    status: Tensor
+    failures: Mapping[int, str]
+
+
+class Evaluator:
+    """Derivatives at any number of points, evaluated batch by batch.
+
+    Attributes:
+        plan: How it works.
+        certificate: Why its numbers can be trusted.
+        operators: What it evaluates, in this order.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        request: Request,
+        operators: tuple[Operator, ...],
+        plan: Plan,
+        certificate: Certificate,
+    ) -> None:
+        self._evaluate, self._request = evaluate, request
+        self.operators, self.plan, self.certificate = operators, plan, certificate
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the function's value at one point: () or (m,)."""
+        return self._request.output_shape
+
+    def __call__(self, points: Tensor) -> Tensor | dict[str, Tensor]:
+        """Evaluate at points; whatever the function raises comes through.
+
+        Args:
+            points: (B, n) of the plan's dtype and device; not changed.
+
+        Returns:
+            (B, …) for one operator; a dict by dataset name for several.
+
+        Raises:
+            PipelineError: The points do not fit.
+        """
+        self._check(points)
+        parts = [self._bare(batch) for batch in points.split(self.plan.batch)]
+        datasets = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return datasets if len(self.operators) > 1 else datasets[self.operators[0].name]
+
+    def guarded(self, points: Tensor) -> Evaluated:
+        """Evaluate one batch so that a bad point fails alone.
+
+        Where a batch raises it is halved until the point that raises stands alone; where memory
+        runs out it is halved until it fits.
+
+        Args:
+            points: (B, n) of the plan's dtype and device, B >= 1.
+
+        Returns:
+            The derivatives, NaN where the function raised.
+
+        Raises:
+            MemoryBudgetError: Not even one point fits into memory.
+        """
+        try:
+            datasets = self._bare(points)
+        except (
+            Exception
+        ) as error:  # the user's function may raise anything at a point of its own choice
+            if len(points) > 1:
+                middle = len(points) // 2
+                return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
+            if _out_of_memory(error):
+                raise MemoryBudgetError(
+                    f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
+                ) from error
+            return self._failed(points, error)
+        return Evaluated(datasets, _status(datasets), {})
+
+    def _bare(self, points: Tensor) -> dict[str, Tensor]:
+        if len(points) == 0:
+            levels = tuple(points.new_empty((0, *shape)) for shape in self._request.shapes())
+        else:
+            levels = self._evaluate(points)
+        by_order = dict(zip(self._request.orders, levels, strict=True))
+        return {operator.name: by_order[operator.order] for operator in self.operators}
+
+    def _failed(self, points: Tensor, error: Exception) -> Evaluated:
+        shapes = dict(zip(self._request.orders, self._request.shapes(), strict=True))
+        datasets = {
+            operator.name: points.new_full((1, *shapes[operator.order]), float("nan"))
+            for operator in self.operators
+        }
+        status = torch.full((1,), FAILED, dtype=torch.uint8, device=points.device)
+        return Evaluated(datasets, status, {0: f"{type(error).__name__}: {error}"})
+
+    def _check(self, points: Tensor) -> None:
+        n, plan = self._request.n, self.plan
+        if not isinstance(points, Tensor):
+            raise PipelineError(
+                f"points: expected a tensor of shape (B, {n}), got {type(points).__name__}"
+            )
+        checks = (
+            ("shape", f"(B, {n})", tuple(points.shape), points.ndim == 2 and points.shape[-1] == n),
+            ("dtype", plan.dtype, points.dtype, points.dtype == plan.dtype),
+            ("device", plan.device, points.device, points.device.type == plan.device.type),
+        )
+        faults = [
+            f"{what}: prepared for {want}, got {got}"
+            for what, want, got, fits in checks
+            if not fits
+        ]
+        if faults:
+            raise PipelineError("points do not fit this evaluator; " + "; ".join(faults))
+
+
+def _status(datasets: Mapping[str, Tensor]) -> Tensor:
+    finite = None
+    for tensor in datasets.values():
+        # one pass and no mask of the whole tensor: extremes of finite numbers are finite
+        low, high = tensor.reshape(len(tensor), -1).aminmax(dim=1)
+        here = low.isfinite() & high.isfinite()
+        finite = here if finite is None else finite & here
+    assert finite is not None
+    return torch.where(finite, OK, NONFINITE).to(torch.uint8)
+
+
+def _join(first: Evaluated, second: Evaluated, middle: int) -> Evaluated:
+    datasets = {
+        name: torch.cat([part, second.datasets[name]]) for name, part in first.datasets.items()
+    }
+    shifted = {index + middle: reason for index, reason in second.failures.items()}
+    return Evaluated(
+        datasets, torch.cat([first.status, second.status]), {**first.failures, **shifted}
+    )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,0 +1,158 @@
+"""Calls a user's function at a few points before anything is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ConfigurationError, FunctionError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a function did at a few points.
+
+    Attributes:
+        points: The points where it can be evaluated, (P, n), of the job's dtype and device.
+        output_shape: () or (m,).
+    """
+
+    points: Tensor
+    output_shape: tuple[int, ...]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Find the device that a user names.
+
+    Args:
+        name: cpu, cuda, cuda:<index>, or auto (CUDA where there is one).
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigurationError: It is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(
+            [f"device {name!r} is unknown: expected cpu, cuda, cuda:<index> or auto"]
+        )
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigurationError(
+                [
+                    f"device {name!r} is not there: torch {torch.__version__} sees {count} CUDA devices; use device=cpu or device=auto"
+                ]
+            )
+    return device
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """Find the precision that a user names.
+
+    Args:
+        name: float64 or float32.
+
+    Returns:
+        The dtype.
+
+    Raises:
+        ConfigurationError: It is another one.
+    """
+    if name not in DTYPES:
+        raise ConfigurationError([f"dtype {name!r} cannot be used: expected {' or '.join(DTYPES)}"])
+    return DTYPES[name]
+
+
+def probe(
+    f: Callable[[Tensor], Tensor], points: Tensor, declared: tuple[int, ...] | None, name: str
+) -> Probe:
+    """Call a function at a few points and check what it returns.
+
+    Args:
+        f: Maps one point (n,) to () or (m,).
+        points: (P, n), of the job's dtype and device.
+        declared: The output shape it should have; None if any of these will do.
+        name: Name of the function, for messages.
+
+    Returns:
+        The points where it can be evaluated, and its output shape.
+
+    Raises:
+        FunctionError: It raises at every point, or returns something that cannot be differentiated.
+    """
+    good, shapes, error = [], [], None
+    for point in points:
+        original = point.clone()
+        try:
+            with torch.no_grad():
+                y = f(point)
+        except Exception as caught:  # the user's function may raise anything
+            error = caught
+            continue
+        _check_unchanged(point, original, name)
+        _check_output(y, point, name)
+        good.append(point)
+        shapes.append(tuple(y.shape))
+    if not good:
+        raise FunctionError(
+            f"function {name!r} raised at all {len(points)} points tried, such as x = {_spell(points[0])}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    _check_shapes(shapes, declared, len(points[0]), name)
+    return Probe(torch.stack(good), shapes[0])
+
+
+def _check_unchanged(point: Tensor, original: Tensor, name: str) -> None:
+    if not torch.equal(point, original):
+        raise FunctionError(
+            f"function {name!r} changes its input in place; work on x.clone() or write x + … instead of x += …"
+        )
+
+
+def _check_output(y: object, point: Tensor, name: str) -> None:
+    expected = f"a {point.dtype} tensor of shape () or (m,) on {point.device}"
+    if not isinstance(y, Tensor):
+        raise FunctionError(
+            f"function {name!r} has to return {expected}, got {type(y).__name__} {y!r}; "
+            "use torch operations all the way (no float(), .item(), numpy)"
+        )
+    got = f"a {y.dtype} tensor of shape {tuple(y.shape)} on {y.device}"
+    if y.dtype != point.dtype or y.device != point.device:
+        raise FunctionError(
+            f"function {name!r} has to return {expected}, got {got}; "
+            "make its constants with dtype=x.dtype, device=x.device"
+        )
+    if y.ndim > 1 or y.numel() == 0:
+        raise FunctionError(
+            f"function {name!r} has to return {expected}, got {got}; flatten it with .reshape(-1)"
+        )
+
+
+def _check_shapes(
+    shapes: list[tuple[int, ...]], declared: tuple[int, ...] | None, n: int, name: str
+) -> None:
+    expected = shapes[0] if declared is None else declared
+    for shape in shapes:
+        if shape != expected:
+            raise FunctionError(
+                f"function {name!r} has to return shape {expected} for n = {n} inputs, got {shape}; "
+                "correct the function or its output_shape"
+            )
+
+
+def _spell(point: Tensor) -> str:
+    values = ", ".join(f"{value:.6g}" for value in point[:6].tolist())
+    return f"({values}{', …' if len(point) > 6 else ''})"

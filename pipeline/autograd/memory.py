@@ -1,0 +1,129 @@
+"""How much memory there is, and how much an evaluation holds: measured, not guessed."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+# Working set of one batch. Larger batches leave the caches and are slower on CPUs (docs/performance.md).
+WORKING_SET = {"cpu": 32 << 20, "cuda": 2 << 30}
+UNLIMITED = 1 << 62
+
+
+class OverBudgetError(Exception):
+    """An evaluation held more than it may; its directions have to be chunked further."""
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of live tensors while it is active, on any device.
+
+    Args:
+        limit: Raise `OverBudgetError` as soon as more bytes than this are live.
+    """
+
+    def __init__(self, limit: int = UNLIMITED) -> None:
+        super().__init__()
+        self.limit, self.live, self.peak = limit, 0, 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                self._count(tensor.untyped_storage())
+        if self.live > self.limit:
+            raise OverBudgetError
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.live -= self._sizes.pop(key, 0)
+
+
+def peak_bytes(evaluate: Callable[[], object], limit: int = UNLIMITED) -> int:
+    """Most bytes that an evaluation holds at once, its result included.
+
+    Args:
+        evaluate: The evaluation.
+        limit: Stop as soon as more bytes are live.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        OverBudgetError: More than `limit` bytes were live.
+    """
+    with Meter(limit) as meter:
+        evaluate()
+    return meter.peak
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that this process may still take on a device.
+
+    Args:
+        device: cpu or a CUDA device.
+
+    Returns:
+        Bytes: for the CPU the least of the machine's free memory, the control group's limit and
+        Slurm's; for CUDA what `torch.cuda.mem_get_info` reports as free.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    slurm = int(os.environ.get("SLURM_MEM_PER_NODE", 0)) << 20
+    limits = [_machine_bytes(), _cgroup_bytes(), slurm or None]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _machine_bytes() -> int:
+    text = _read("/proc/meminfo")
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _cgroup_bytes() -> int | None:
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        if _read(limit).strip().isdigit() and _read(used).strip().isdigit():
+            return max(int(_read(limit)) - int(_read(used)), 0)
+    return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def power_of_two(limit: int) -> int:
+    """Largest power of two that is at most `limit`, at least 1.
+
+    Example:
+        >>> power_of_two(100), power_of_two(0)
+        (64, 1)
+    """
+    return 1 << max(limit.bit_length() - 1, 0)

@@ -1,0 +1,118 @@
+"""The interface of a route: one way to evaluate operators."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pipeline.errors import ConfigurationError
+
+Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a route has to evaluate.
+
+    Attributes:
+        f: Maps one point (n,) to `output_shape`.
+        n: Number of inputs.
+        output_shape: () or (m,).
+        orders: Orders asked for, ascending, each once.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    n: int
+    output_shape: tuple[int, ...]
+    orders: tuple[int, ...]
+
+    @property
+    def order(self) -> int:
+        """Highest order k."""
+        return self.orders[-1]
+
+    @property
+    def m(self) -> int:
+        """Number of outputs; 1 for a scalar."""
+        return self.output_shape[0] if self.output_shape else 1
+
+    @property
+    def directions(self) -> int:
+        """Most directions that a level can have: outputs times inputs of the level below."""
+        return max(self.n, self.m * self.n ** max(self.order - 1, 0))
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of one point's result for each order asked for."""
+        return tuple(self.output_shape + (self.n,) * order for order in self.orders)
+
+
+class Route(ABC):
+    """One way to evaluate operators; every subclass is final and lives in its own file.
+
+    Laws:
+        - ``prepare(request, mode, chunk)(points)`` with points (B, n), B >= 1, gives for each
+          order j in ``request.orders`` a tensor (B, *output_shape, *(n,) * j) of the dtype and
+          on the device of the points;
+        - it equals the reference (`pipeline.autograd.reference.derivatives`) to rounding,
+          whatever B, the chunk and the mode; where it cannot, it raises;
+        - the points are not changed.
+    """
+
+    name: ClassVar[str]
+    widest: ClassVar[int]  # most points that are worth evaluating in one call
+
+    @abstractmethod
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """Modes that can be tried, the cheapest by shape first."""
+
+    @abstractmethod
+    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+        """Do all costly work once.
+
+        Args:
+            request: What to evaluate.
+            mode: One that fits the order, e.g. ``fwd_over_rev``, outermost first; ``none`` at order 0.
+            chunk: Directions evaluated together.
+
+        Returns:
+            The bare evaluation of a batch.
+        """
+
+
+def parse_mode(mode: str, order: int) -> tuple[str, ...]:
+    """Split a mode into its directions, innermost first.
+
+    Args:
+        mode: E.g. ``fwd_over_rev``; ``none`` at order 0.
+        order: Number of directions it must have.
+
+    Returns:
+        fwd or rev per level, innermost first.
+
+    Raises:
+        ConfigurationError: The mode does not fit the order.
+    """
+    parts = () if mode == "none" else tuple(reversed(mode.split("_over_")))
+    if len(parts) != order or not set(parts) <= {"fwd", "rev"}:
+        example = spell_mode(("rev",) + ("fwd",) * (order - 1)) if order else "none"
+        raise ConfigurationError(
+            [
+                f"mode {mode!r} does not fit order {order}: expected {order} of fwd and rev, outermost first, "
+                f"such as {example!r}, or auto"
+            ]
+        )
+    return parts
+
+
+def spell_mode(directions: tuple[str, ...]) -> str:
+    """Write directions, innermost first, as a mode.
+
+    Example:
+        >>> spell_mode(("rev", "fwd"))
+        'fwd_over_rev'
+    """
+    return "_over_".join(reversed(directions)) or "none"

@@ -1,0 +1,35 @@
+"""Route `loop`: the reference, point by point; works wherever a plain backward pass works."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.reference import derivatives
+from pipeline.autograd.routes.base import Evaluate, Request, Route, spell_mode
+
+
+class LoopRoute(Route):
+    """Evaluate the reference at one point after the other."""
+
+    name: ClassVar[str] = "loop"
+    widest: ClassVar[int] = 256
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """Reverse mode at every level: one backward pass per element."""
+        return (spell_mode(("rev",) * request.order),)
+
+    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+        """Nothing to prepare: each point is differentiated on its own.
+
+        Returns:
+            The batch evaluation.
+        """
+
+        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            rows = [derivatives(request.f, point, request.order) for point in points]
+            return tuple(torch.stack([row[order] for row in rows]) for order in request.orders)
+
+        return evaluate

@@ -1,0 +1,45 @@
+"""Route `vmap`: torch.func eagerly, vectorised over points and directions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.operators import differentiate
+from pipeline.autograd.routes.base import Evaluate, Request, Route, parse_mode, spell_mode
+
+
+class VmapRoute(Route):
+    """Vectorise the one-point operator over the batch."""
+
+    name: ClassVar[str] = "vmap"
+    widest: ClassVar[int] = 1 << 16
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """Columns where there are fewer inputs than outputs, else rows; outer levels by columns."""
+        k = request.order
+        if k == 0:
+            return ("none",)
+        inner = (
+            ("fwd", "rev") if request.n <= request.m and request.output_shape else ("rev", "fwd")
+        )
+        candidates = [(first,) + ("fwd",) * (k - 1) for first in inner] + [("rev",) * k]
+        return tuple(dict.fromkeys(spell_mode(candidate) for candidate in candidates))
+
+    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+        """Compose the operator; torch.func keeps nothing between calls.
+
+        Returns:
+            The batch evaluation.
+        """
+        one_point = differentiate(request.f, parse_mode(mode, request.order), chunk)
+        batched = torch.func.vmap(one_point)
+
+        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                levels = batched(points)
+            return tuple(levels[order] for order in request.orders)
+
+        return evaluate
