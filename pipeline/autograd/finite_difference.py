@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from pipeline.autograd.reference import directional
+from pipeline.autograd.routes.base import Request
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,91 @@ def random_signs(shape: tuple[int, ...], generator: torch.Generator) -> torch.Te
     size = 0.5 + 0.5 * torch.rand(shape, generator=generator, dtype=torch.float64)
     sign = torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) * 2 - 1
     return size * sign
+
+
+@dataclass(frozen=True)
+class FiniteDifferences:
+    """Outcome of the comparison with finite differences."""
+
+    residual: float | None
+    checks: int
+    unchecked: tuple[str, ...]
+    disagreements: tuple[str, ...]
+
+
+def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteDifferences:
+    """Check the reference itself: automatic against extrapolated central differences.
+
+    At each point, and for each order j up to k, the derivative of
+    ``t -> w · D^(j-1) f(x + t v_j)[v_1, …, v_(j-1)]`` along random v is compared at a place close
+    to the point (kinks often lie on the points of a grid). What does not converge is not
+    checked; a disagreement counts when a second place and direction confirm it.
+
+    Args:
+        request: What is evaluated.
+        points: (P, n), float64.
+
+    Returns:
+        The worst difference and what could not be checked.
+    """
+    spread = (points.amax(dim=0) - points.amin(dim=0)).abs()
+    residuals, unchecked, disagreements = [], [], []
+    for index, point in enumerate(points):
+        for order in range(1, request.order + 1):
+            outcome = _confirmed(request, point, spread, order, seed=index)
+            if outcome is None:
+                unchecked.append(
+                    f"finite differences of order {order} did not converge near probe point {index}"
+                )
+                continue
+            residual, disagrees = outcome
+            residuals.append(residual)
+            if disagrees:
+                disagreements.append(
+                    f"derivative of order {order} near x = {point[:4].tolist()}{'…' if len(point) > 4 else ''}: "
+                    f"automatic and finite differences differ by {residual:.1e} relative"
+                )
+    worst = max(residuals) if residuals else None
+    return FiniteDifferences(worst, len(residuals), tuple(unchecked), tuple(disagreements))
+
+
+def _confirmed(
+    request: Request, point: Tensor, spread: Tensor, order: int, seed: int
+) -> tuple[float, bool] | None:
+    first = _directional_check(request, point, spread, order, seed)
+    if first is None or not first[1]:
+        return first
+    second = _directional_check(request, point, spread, order, seed + 1000)
+    return second if second is None or not second[1] else first
+
+
+def _directional_check(
+    request: Request, point: Tensor, spread: Tensor, order: int, seed: int
+) -> tuple[float, bool] | None:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.maximum(point.abs(), spread)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    here = point + 1e-3 * scale * random_signs(tuple(point.shape), generator).to(point.device)
+    weights = random_signs(request.output_shape, generator).to(point.device)
+    vectors = [scale * random_signs((request.n,), generator).to(point.device) for _ in range(order)]
+
+    def phi(t: float) -> float:
+        value, _ = directional(request.f, here + t * vectors[-1], weights, vectors[:-1])
+        return float(value)
+
+    try:
+        value, gradient = directional(request.f, here, weights, vectors[:-1])
+        estimate = ridders(phi, step=2.0**-10)
+    except Exception:  # beside the grid the function may raise: then nothing can be said here
+        return None
+    return _verdict(float(gradient @ vectors[-1]), estimate, float(value))
+
+
+def _verdict(automatic: float, estimate: Estimate, value: float) -> tuple[float, bool] | None:
+    size = max(abs(automatic), abs(estimate.value))
+    floor = 1e-10 * abs(value)
+    if not size < float("inf") or not estimate.error <= 1e-2 * size + floor:
+        return None
+    difference = abs(automatic - estimate.value)
+    disagrees = difference > 10 * estimate.error + 1e-4 * size + floor
+    return (difference / max(size, floor) if difference > 0 else 0.0), disagrees

@@ -56,11 +56,14 @@ class Meter(TorchDispatchMode):
         self.live -= self._sizes.pop(key, 0)
 
 
-def peak_bytes(evaluate: Callable[[], object], limit: int = UNLIMITED) -> int:
+def peak_bytes(
+    evaluate: Callable[[torch.Tensor], object], points: torch.Tensor, limit: int = UNLIMITED
+) -> int:
     """Most bytes that an evaluation holds at once, its result included.
 
     Args:
         evaluate: The evaluation.
+        points: The points it is given.
         limit: Stop as soon as more bytes are live.
 
     Returns:
@@ -70,7 +73,7 @@ def peak_bytes(evaluate: Callable[[], object], limit: int = UNLIMITED) -> int:
         OverBudgetError: More than `limit` bytes were live.
     """
     with Meter(limit) as meter:
-        evaluate()
+        evaluate(points)
     return meter.peak
 
 

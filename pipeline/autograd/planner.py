@@ -10,15 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.certificate import (
-    Certificate,
-    FiniteDifferences,
-    Oracle,
-    build_oracle,
-    compare_with_finite_differences,
-    symmetry_residual,
-)
+from pipeline.autograd.certificate import Certificate, symmetry_residual
 from pipeline.autograd.evaluator import Evaluator, Plan
+from pipeline.autograd.finite_difference import (
+    FiniteDifferences,
+    compare_with_finite_differences,
+)
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.memory import (
     WORKING_SET,
@@ -27,7 +24,8 @@ from pipeline.autograd.memory import (
     peak_bytes,
     power_of_two,
 )
-from pipeline.autograd.operators import Operator
+from pipeline.autograd.operators import resolve_operators
+from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle, build_oracle
 from pipeline.autograd.routes import ROUTES, Evaluate, Request, Route
 from pipeline.autograd.routes.base import parse_mode
 from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError, nearest
@@ -38,12 +36,59 @@ WIDEST_CHECK = 4096
 
 
 class RefusedError(Exception):
-    """Why a route and mode is not used."""
+    """Why a route and mode is not used; with the trial, where it could be evaluated."""
+
+    def __init__(self, reason: str, trial: Trial | None = None) -> None:
+        super().__init__(reason)
+        self.trial = trial
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be differentiated, as the user asked for it.
+
+    Attributes:
+        f: Maps one point (n,) to () or (m,).
+        name: Its name, for messages.
+        operators: Names of operators.
+        order: Order of the operator `derivative`.
+        output_shape: Output shape that f has to have; None if any will do.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    name: str
+    operators: tuple[str, ...]
+    order: int | None = None
+    output_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every candidate is tried on.
+
+    Attributes:
+        request: What is evaluated.
+        points: Points of the grid where the function can be evaluated, (P, n).
+        oracle: The reference at these points.
+        options: How to evaluate.
+        count: Number of points that will be evaluated; None if not known.
+    """
+
+    request: Request
+    points: Tensor
+    oracle: Oracle
+    options: Options
+    count: int | None
+
+    @property
+    def budget(self) -> int:
+        """Bytes that an evaluation may hold."""
+        return self.options.memory or available_bytes(self.points.device) // 2
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that passed."""
+    """A candidate that could be evaluated, and how it did."""
 
     evaluate: Evaluate
     route: str
@@ -52,7 +97,7 @@ class Trial:
     batch: int
     point_bytes: int
     fixed_bytes: int
-    errors: dict[int, float]
+    deviations: dict[int, Deviation]
     symmetry: float | None
     widths: tuple[int, ...]
 
@@ -102,23 +147,13 @@ def check_options(options: Options, order: int | None = None) -> list[str]:
     return faults
 
 
-def prepare(
-    f: Callable[[Tensor], Tensor],
-    points: Tensor,
-    operators: Callable[[tuple[int, ...]], tuple[Operator, ...]],
-    options: Options,
-    *,
-    declared: tuple[int, ...] | None = None,
-    count: int | None = None,
-) -> Evaluator:
+def prepare(asked: Asked, points: Tensor, options: Options, count: int | None = None) -> Evaluator:
     """Choose how to evaluate operators of a function, and check it against independent oracles.
 
     Args:
-        f: Maps one point (n,) to () or (m,).
+        asked: What is to be differentiated.
         points: (P, n) points of the job's own grid, of the job's dtype and device.
-        operators: Gives the operators for an output shape.
         options: How to evaluate.
-        declared: Output shape that f has to have; None if any will do.
         count: Number of points that will be evaluated; None if not known.
 
     Returns:
@@ -128,21 +163,20 @@ def prepare(
         ConfigurationError: The options do not fit the operators.
         DisagreementError: No route agrees with the oracles.
     """
-    name = getattr(f, "__name__", type(f).__name__)
-    seen = probe(f, points, declared, name)
-    chosen = operators(seen.output_shape)
-    orders = tuple(sorted({operator.order for operator in chosen}))
-    request = Request(f, points.shape[1], seen.output_shape, orders)
+    seen = probe(asked.f, points, asked.output_shape, asked.name)
+    operators = resolve_operators(asked.operators, asked.order, seen.output_shape)
+    orders = tuple(sorted({operator.order for operator in operators}))
+    request = Request(asked.f, points.shape[1], seen.output_shape, orders)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
     oracle = build_oracle(request, seen.points)
     differences = _finite_differences(request, seen.points, oracle)
-    trial, refused, disagreements = _choose(request, seen.points, oracle, options, count)
+    trial, refused, disagreements = _choose(Study(request, seen.points, oracle, options, count))
     disagreements = [*differences.disagreements, *disagreements]
     if disagreements and options.on_disagreement == "error":
         raise DisagreementError(
-            f"the derivatives of function {name!r} cannot be trusted:\n"
+            f"the derivatives of function {asked.name!r} cannot be trusted:\n"
             + "\n".join(f"  - {reason}" for reason in disagreements)
             + "\nLook for detach(), no_grad(), .item(), a wrong custom backward or randomness in the function; "
             "on_disagreement=warn goes on all the same"
@@ -154,7 +188,7 @@ def prepare(
         trial.route, trial.mode, trial.batch, trial.chunk, points.dtype, points.device,
         trial.point_bytes, trial.fixed_bytes, refused,
     )  # fmt: skip
-    return Evaluator(trial.evaluate, request, chosen, plan, certificate)
+    return Evaluator(trial.evaluate, request, operators, plan, certificate)
 
 
 def _finite_differences(request: Request, points: Tensor, oracle: Oracle) -> FiniteDifferences:
@@ -177,7 +211,7 @@ def _certify(
         points_checked=points,
         widths_checked=trial.widths,
         reference=oracle.reference,
-        reference_error=trial.errors,
+        reference_error={order: found.error for order, found in trial.deviations.items()},
         rounding_error=oracle.rounding,
         symmetry_residual=trial.symmetry,
         finite_difference_residual=differences.residual,
@@ -187,152 +221,114 @@ def _certify(
     )
 
 
-def _candidates(request: Request, options: Options) -> list[tuple[Route, str]]:
+def _candidates(study: Study) -> list[tuple[Route, str]]:
+    request, options = study.request, study.options
     routes = ROUTES.values() if options.route == "auto" else [ROUTES[options.route]]
     if options.mode == "auto":
         return [(route, mode) for route in routes for mode in route.modes(request)]
-    fitting = [
-        route for route in routes if route.name != "loop" or options.mode in route.modes(request)
-    ]
+    fitting = [route for route in routes if route.takes(options.mode, request)]
     if not fitting:
         raise ConfigurationError(
             [
-                f"route 'loop' has only the mode {ROUTES['loop'].modes(request)[0]!r}, got mode={options.mode!r}; use mode=auto"
+                f"route {options.route!r} has no mode {options.mode!r}: expected one of "
+                f"{', '.join(ROUTES[options.route].modes(request))}, or auto"
             ]
         )
     return [(route, options.mode) for route in fitting]
 
 
-def _choose(
-    request: Request, points: Tensor, oracle: Oracle, options: Options, count: int | None
-) -> tuple[Trial, dict[str, str], list[str]]:
+def _choose(study: Study) -> tuple[Trial, dict[str, str], list[str]]:
+    """Take the first candidate that agrees; the last one that can be evaluated if none does."""
     refused: dict[str, str] = {}
     last: Trial | None = None
-    for route, mode in _candidates(request, options):
+    for route, mode in _candidates(study):
         try:
-            trial = _try(route, mode, request, points, oracle, options, count)
+            trial = _try(study, route, mode)
+            _require_agreement(trial, study.oracle)
         except RefusedError as reason:
             refused[f"{route.name} {mode}"] = str(reason)
+            last = reason.trial or last
             log.info("route %s %s is not used: %s", route.name, mode, reason)
-            continue
-        wrong = _disagreement(trial, oracle)
-        if wrong is None:
+        else:
             return trial, refused, []
-        refused[f"{route.name} {mode}"], last = wrong, trial
-        log.info("route %s %s is not used: %s", route.name, mode, wrong)
     reasons = [f"{candidate}: {reason}" for candidate, reason in refused.items()]
-    if last is None or options.on_disagreement == "error":
-        raise DisagreementError(
-            "no route can be used:\n" + "\n".join(f"  - {reason}" for reason in reasons)
-        )
+    if last is None:
+        listed = "\n".join(f"  - {reason}" for reason in reasons)
+        raise DisagreementError(f"no route can differentiate this function:\n{listed}")
     return last, refused, reasons
 
 
-def _disagreement(trial: Trial, oracle: Oracle) -> str | None:
-    order, error = max(trial.errors.items(), key=lambda item: item[1])
-    if error <= oracle.tolerance:
-        return None
-    return f"order {order} differs from the reference ({oracle.reference}) by {error:.1e}, allowed {oracle.tolerance:.1e}"
-
-
-def _try(
-    route: Route,
-    mode: str,
-    request: Request,
-    points: Tensor,
-    oracle: Oracle,
-    options: Options,
-    count: int | None,
-) -> Trial:  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on speed; agreement is checked below
-        try:
-            chunk, single, double = _fit_chunk(route, mode, request, points, options)
-            evaluate = route.prepare(request, mode, chunk)
-            batch = _fit_batch(route, single, double, options, points.device, count)
-            width = min(batch, WIDEST_CHECK, count or len(points))
-            return _compare(
-                evaluate,
-                route,
-                mode,
-                chunk,
-                batch,
-                (single, double),
-                request,
-                points,
-                oracle,
-                width,
+def _require_agreement(trial: Trial, oracle: Oracle) -> None:
+    for order, deviation in trial.deviations.items():
+        if not deviation.excess <= 1:
+            raise RefusedError(
+                f"order {order} differs from the reference ({oracle.reference}) by "
+                f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}",
+                trial,
             )
+
+
+def _try(study: Study, route: Route, mode: str) -> Trial:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on speed; agreement is what is checked
+        try:
+            chunk, single, double = _fit_chunk(study, route, mode)
+            per_point, fixed = max(double - single, 1), max(2 * single - double, 0)
+            batch = _fit_batch(study, route, per_point, fixed)
+            evaluate = route.prepare(study.request, mode, chunk)
+            deviations, symmetry, widths = _compare(study, evaluate, batch)
         except MemoryBudgetError:
             raise
-        except Exception as error:  # torch refuses functions with many kinds of errors
-            raise RefusedError(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            ) from error
-
-
-def _compare(evaluate, route, mode, chunk, batch, sizes, request, points, oracle, width):  # noqa
-    widths = sorted({1, len(points), width})
-    errors = dict.fromkeys(request.orders, 0.0)
-    together = evaluate(points)
-    for size in widths:
-        for order, error in oracle.errors(_at_width(evaluate, points, size)).items():
-            errors[order] = max(errors[order], error)
-    single, double = sizes
-    symmetry = symmetry_residual(together[-1], request.order)
+        except Exception as error:  # torch refuses a function by any kind of error
+            reason = f"{type(error).__name__}: {error}"
+            raise RefusedError(reason if len(reason) < 200 else reason[:200] + " …") from error
     return Trial(
-        evaluate, route.name, mode, chunk, batch, max(double - single, 1), max(2 * single - double, 0),
-        errors, symmetry, tuple(widths),
-    )  # fmt: skip
+        evaluate, route.name, mode, chunk, batch, per_point, fixed, deviations, symmetry, widths
+    )
+
+
+def _compare(
+    study: Study, evaluate: Evaluate, batch: int
+) -> tuple[dict[int, Deviation], float | None, tuple[int, ...]]:
+    probes = len(study.points)
+    widths = sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
+    worst = dict.fromkeys(study.request.orders, AGREEMENT)
+    for width in widths:
+        levels = _at_width(evaluate, study.points, width)
+        for order, deviation in study.oracle.compare(levels).items():
+            worst[order] = worst[order].worse(deviation)
+    return worst, symmetry_residual(levels[-1], study.request.order), tuple(widths)
 
 
 def _at_width(evaluate: Evaluate, points: Tensor, width: int) -> tuple[Tensor, ...]:
-    """All points, evaluated in batches of exactly this width: a narrow one each, a wide one by repetition."""
+    """Evaluate the points in a batch of this width, by repetition; one by one at width 1."""
     if width == 1:
         rows = [evaluate(point[None]) for point in points]
         return tuple(torch.cat(level) for level in zip(*rows, strict=True))
-    repeats = -(-width // len(points))
-    return evaluate(points.repeat(repeats, 1)[: max(width, 1)])
+    return evaluate(points.repeat(-(-width // len(points)), 1)[:width])
 
 
-def _budget(options: Options, device: torch.device) -> int:
-    return options.memory or available_bytes(device) // 2
-
-
-def _fit_chunk(
-    route: Route, mode: str, request: Request, points: Tensor, options: Options
-) -> tuple[int, int, int]:
+def _fit_chunk(study: Study, route: Route, mode: str) -> tuple[int, int, int]:
     """Largest chunk at which one point fits, with the bytes that one and two points hold."""
-    budget = _budget(options, points.device)
-    chunk = options.chunk or request.directions
+    chunk = study.options.chunk or study.request.directions
+    point, pair = study.points[:1], study.points[:1].repeat(2, 1)
     while True:
-        evaluate = route.prepare(request, mode, chunk)
+        evaluate = route.prepare(study.request, mode, chunk)
         try:
-            single = peak_bytes(lambda: evaluate(points[:1]), limit=budget)
-            return chunk, single, peak_bytes(lambda: evaluate(points[:1].repeat(2, 1)))
+            single = peak_bytes(evaluate, point, limit=study.budget)
+            return chunk, single, peak_bytes(evaluate, pair)
         except OverBudgetError:
-            if options.chunk is not None or chunk == 1:
+            if study.options.chunk is not None or chunk == 1:
                 raise MemoryBudgetError(
-                    f"one point with chunk={chunk} needs more than the memory budget of {budget / 2**20:.0f} MiB; "
-                    "set memory= higher or ask for less per point"
+                    f"one point with chunk={chunk} needs more than the memory budget of "
+                    f"{study.budget / 2**20:.0f} MiB; set memory= higher or ask for less per point"
                 ) from None
             chunk = -(-chunk // 2)
 
 
-def _fit_batch(
-    route: Route,
-    single: int,
-    double: int,
-    options: Options,
-    device: torch.device,
-    count: int | None,
-) -> int:
-    if options.batch is not None:
-        return options.batch
-    per_point, fixed = max(double - single, 1), max(2 * single - double, 0)
-    room = min(_budget(options, device) - fixed, WORKING_SET[device.type])
-    return min(
-        power_of_two(max(room // per_point, 1)),
-        route.widest,
-        power_of_two(max(count or 1 << 62, 1)),
-    )
+def _fit_batch(study: Study, route: Route, per_point: int, fixed: int) -> int:
+    if study.options.batch is not None:
+        return study.options.batch
+    room = min(study.budget - fixed, WORKING_SET[study.points.device.type])
+    batch = min(power_of_two(max(room // per_point, 1)), route.widest)
+    return min(batch, study.count or batch)

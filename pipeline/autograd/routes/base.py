@@ -70,6 +70,10 @@ class Route(ABC):
         """Modes that can be tried, the cheapest by shape first."""
 
     @abstractmethod
+    def takes(self, mode: str, request: Request) -> bool:
+        """Tell whether a mode that fits the order can be evaluated by this route."""
+
+    @abstractmethod
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
         """Do all costly work once.
 

@@ -21,6 +21,10 @@ class LoopRoute(Route):
         """Reverse mode at every level: one backward pass per element."""
         return (spell_mode(("rev",) * request.order),)
 
+    def takes(self, mode: str, request: Request) -> bool:
+        """Only its own."""
+        return mode in self.modes(request)
+
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
         """Nothing to prepare: each point is differentiated on its own.
 

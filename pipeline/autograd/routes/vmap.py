@@ -28,6 +28,10 @@ class VmapRoute(Route):
         candidates = [(first,) + ("fwd",) * (k - 1) for first in inner] + [("rev",) * k]
         return tuple(dict.fromkeys(spell_mode(candidate) for candidate in candidates))
 
+    def takes(self, mode: str, request: Request) -> bool:
+        """Any mode, also one that is not worth trying by itself."""
+        return True
+
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
         """Compose the operator; torch.func keeps nothing between calls.
 

@@ -1,0 +1,210 @@
+"""The reference at a few points, and how far a route is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.finite_difference import random_signs
+from pipeline.autograd.reference import derivatives, directional
+from pipeline.autograd.routes.base import Request
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a result is from the reference.
+
+    Attributes:
+        error: Normwise, infinite where one is finite and the other is not.
+        excess: In units of what is allowed: above 1 is a disagreement.
+    """
+
+    error: float
+    excess: float
+
+    def worse(self, other: Deviation) -> Deviation:
+        """The worse of each."""
+        return Deviation(max(self.error, other.error), max(self.excess, other.excess))
+
+
+AGREEMENT = Deviation(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is compared: every entry of small results, a contraction of large ones.
+
+    Attributes:
+        request: What is evaluated.
+        weights: w of `output_shape` that takes the place of the outputs; None entry by entry.
+        vectors: v_1 … v_(k-1), (n,), that take the place of all inputs but the last.
+    """
+
+    request: Request
+    weights: Tensor | None
+    vectors: tuple[Tensor, ...]
+
+    def of(self, row: Tensor, order: int) -> Tensor:
+        """Look at one point's derivative.
+
+        Args:
+            row: Shape ``output_shape + (n,) * order``.
+            order: Its order.
+
+        Returns:
+            The derivative itself, or its contraction, of shape () at order 0 and (n,) above.
+        """
+        if self.weights is None:
+            return row
+        dims = self.weights.ndim
+        row = torch.tensordot(self.weights.to(row), row, dims=dims) if dims else self.weights * row
+        for vector in self.vectors[: max(order - 1, 0)]:
+            row = torch.tensordot(vector.to(row), row, dims=1)
+        return row
+
+    def reference(self, point: Tensor) -> list[Tensor]:
+        """Evaluate the same by the reference.
+
+        Args:
+            point: (n,).
+
+        Returns:
+            Per order asked for, in float64.
+        """
+        request = self.request
+        if self.weights is None:
+            levels = derivatives(request.f, point, request.order)
+            return [levels[order].to(torch.float64) for order in request.orders]
+        views = []
+        for order in request.orders:
+            vectors = [vector.to(point) for vector in self.vectors[: max(order - 1, 0)]]
+            value, gradient = directional(request.f, point, self.weights.to(point), vectors)
+            views.append((gradient if order else value).to(torch.float64))
+        return views
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The reference at a few points.
+
+    Attributes:
+        view: What is compared.
+        reference: What the reference is, in words.
+        expected: Per point, per order asked for, the reference.
+        sensitivity: Per point and order, max|dR| / (|dx| / max|x|): the condition of the derivative.
+        epsilon: Unit of rounding at the job's precision.
+        rounding: Error of the reference itself at the job's precision, where that is not float64.
+        tolerance: Largest normwise error that is no disagreement.
+    """
+
+    view: View
+    reference: str
+    expected: Sequence[Sequence[Tensor]]
+    sensitivity: Sequence[Sequence[float]]
+    epsilon: float
+    rounding: float | None
+    tolerance: float
+
+    def compare(self, levels: Sequence[Tensor]) -> dict[int, Deviation]:
+        """Compare a batch with the reference.
+
+        Args:
+            levels: Per order asked for, (B, …): point b of the batch is point b mod P.
+
+        Returns:
+            Order -> worst deviation over the batch.
+        """
+        worst = dict.fromkeys(self.view.request.orders, AGREEMENT)
+        for position, order in enumerate(self.view.request.orders):
+            for index, row in enumerate(levels[position].to(torch.float64)):
+                found = self._deviation(self.view.of(row, order), index, position)
+                worst[order] = worst[order].worse(found)
+        return worst
+
+    def _deviation(self, seen: Tensor, index: int, position: int) -> Deviation:
+        point = index % len(self.expected)
+        change = self.sensitivity[point][position]
+        slack = 64 * self.epsilon * change
+        size, difference = _size_and_difference(seen, self.expected[point][position])
+        if difference == 0:
+            return AGREEMENT
+        error = difference / (size if size > 1000 * slack else max(size, change))
+        return Deviation(error, difference / (self.tolerance * size + slack))
+
+
+def build_oracle(request: Request, points: Tensor) -> Oracle:
+    """Evaluate the reference at a few points.
+
+    Args:
+        request: What is evaluated.
+        points: (P, n) of the job's dtype and device.
+
+    Returns:
+        The oracle, in float64 wherever the function can be evaluated in float64.
+    """
+    view = _choose_view(request, points)
+    dtype = torch.float64 if _runs_in_float64(request, points) else points.dtype
+    expected = [view.reference(point.to(dtype)) for point in points]
+    pairs = zip(points, expected, strict=True)
+    sensitivity = [_sensitivity(view, point.to(dtype), rows) for point, rows in pairs]
+    rounding = None
+    if dtype != points.dtype:
+        rounding = _rounding([view.reference(point) for point in points], expected)
+    words = f"loop over torch.autograd.grad in {str(dtype).removeprefix('torch.')}"
+    words += "" if view.weights is None else ", contracted with random directions"
+    tolerance = max(TOLERANCE[points.dtype], 10 * (rounding or 0.0))
+    epsilon = torch.finfo(points.dtype).eps
+    return Oracle(view, words, expected, sensitivity, epsilon, rounding, tolerance)
+
+
+def _choose_view(request: Request, points: Tensor) -> View:
+    if request.m * request.n ** max(request.order - 1, 0) <= FULL_COMPARISON:
+        return View(request, None, ())
+    generator = torch.Generator().manual_seed(0)
+    shapes = [request.output_shape] + [(request.n,)] * max(request.order - 1, 0)
+    weights, *vectors = [random_signs(shape, generator).to(points.device) for shape in shapes]
+    return View(request, weights, tuple(vectors))
+
+
+def _runs_in_float64(request: Request, points: Tensor) -> bool:
+    if points.dtype == torch.float64:
+        return True
+    try:
+        return request.f(points[0].to(torch.float64)).dtype == torch.float64
+    except Exception:  # a function with float32 weights refuses float64 in its own way
+        return False
+
+
+def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:
+    """How much the derivatives change when the inputs change relatively: their condition."""
+    step = 1e-7 if point.dtype == torch.float64 else 1e-3
+    scale = point.abs().max().clamp_min(1e-30)
+    signs = random_signs(tuple(point.shape), torch.Generator().manual_seed(1)).to(point)
+    try:
+        moved = view.reference(point + step * scale * signs)
+    except Exception:  # beside the grid the function may raise: then nothing is conceded
+        return [0.0 for _ in rows]
+    changes = [float((a - b).abs().max()) / step for a, b in zip(moved, rows, strict=True)]
+    return [change if change < float("inf") else 0.0 for change in changes]
+
+
+def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]) -> float:
+    pairs = [pair for rows in zip(own, expected, strict=True) for pair in zip(*rows, strict=True)]
+    gaps = [_size_and_difference(mine, true) for mine, true in pairs]
+    return max((gap / size for size, gap in gaps if size > 0 and gap < float("inf")), default=0.0)
+
+
+def _size_and_difference(seen: Tensor, expected: Tensor) -> tuple[float, float]:
+    finite = expected.isfinite()
+    if not torch.equal(finite, seen.isfinite()):
+        return 0.0, float("inf")
+    if not bool(finite.any()):
+        return 0.0, 0.0
+    size = float(expected[finite].abs().max())
+    return size, float((seen[finite] - expected[finite]).abs().max())
