@@ -6,9 +6,11 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import ConfigurationError, FunctionError
 from pipeline.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
@@ -127,6 +129,67 @@ class Function:
 
 
 @dataclass(frozen=True)
+class BoundFunction:
+    """A function with its parameters: what a run differentiates.
+
+    Attributes:
+        function: The record of the plugin.
+        parameters: All of its parameters.
+        n: Number of inputs.
+        output_shape: () or (m,).
+        source_digest: SHA-256 of what defines it.
+    """
+
+    function: Function
+    parameters: Mapping[str, Any]
+    n: int
+    output_shape: Shape
+    source_digest: str
+
+    @cached_property
+    def f(self) -> Callable[[Tensor], Tensor]:
+        """The callable itself, built once.
+
+        Raises:
+            FunctionError: The builder refuses the parameters.
+        """
+        try:
+            return self.function.build(**self.parameters)
+        except Exception as error:  # the plugin's own code may raise anything
+            raise FunctionError(
+                f"function {self.function.name!r} cannot be built with {dict(self.parameters)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def bind_function(function: Function, parameters: Mapping[str, Any], n: int) -> BoundFunction:
+    """Fix the parameters and the size of a function.
+
+    Args:
+        function: The record of the plugin.
+        parameters: All of its parameters, checked.
+        n: Number of inputs.
+
+    Returns:
+        What a run differentiates.
+
+    Raises:
+        ConfigurationError: The function does not take n inputs.
+    """
+    sizes = function.sizes(**parameters)
+    if isinstance(sizes, AnySize) and not sizes.fits(n):
+        raise ConfigurationError(
+            [f"function {function.name!r} needs {sizes}; the points have n = {n}"]
+        )
+    if isinstance(sizes, int) and sizes != n:
+        raise ConfigurationError(
+            [f"function {function.name!r} takes n = {sizes} inputs; the points have n = {n}"]
+        )
+    shape = function.shape(n, **parameters)
+    return BoundFunction(function, parameters, n, shape, function.source_digest)
+
+
+@dataclass(frozen=True)
 class Space:
     """What a grid has to cover: the inputs of one function.
 
@@ -178,5 +241,5 @@ def source_digest(build: Callable[..., Any]) -> str:
     try:
         text = inspect.getsource(build)
     except OSError:
-        text = repr(getattr(build, "__code__", build).co_code)
+        text = repr(build)
     return hashlib.sha256(text.encode()).hexdigest()

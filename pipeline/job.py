@@ -35,24 +35,32 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """One job as the user asked for it, checked and complete.
+    """One job as the user asked for it: names and values, nothing resolved yet.
 
     Attributes:
         name: Name of the job, the first folder of its results.
         operators: Names of the operators, e.g. ("value", "hessian").
         order: Order of the operator `derivative`.
-        parameters: Complete parameters of the function.
+        function: Name of the function.
+        parameters: Parameters of the function that the user gave.
+        grid: Name of the kind of grid.
+        grid_options: Options of the grid that the user gave.
+        plugins: The user's own plugin files.
         options: How to evaluate.
-        seed: Seed of random grids.
+        seed: Seed of everything random.
         output_dir: Where results go.
         shard_rows: Points per shard; None lets the planner choose.
-        config: The configuration the job came from, for provenance: name -> text.
+        config: The configuration that the job came from, file name -> text, for provenance.
     """
 
     name: str
     operators: tuple[str, ...]
     order: int | None = None
+    function: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    grid: str = ""
+    grid_options: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
     options: Options = Options()
     seed: int = 0
     output_dir: Path = Path("outputs")

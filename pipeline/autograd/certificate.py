@@ -23,7 +23,7 @@ class Certificate:
         points_checked: Points of the job's own grid that were compared with the reference.
         widths_checked: Batch sizes at which they were compared.
         reference: What the reference is.
-        reference_error: Order -> error against the reference.
+        reference_error: Dataset -> error against the reference.
         rounding_error: Error of the reference itself at the job's precision.
         symmetry_residual: max|H - H^T| / max|H| over pairs of inputs; None below order 2.
         finite_difference_residual: Difference of automatic derivatives and extrapolated central
@@ -38,7 +38,7 @@ class Certificate:
     points_checked: int
     widths_checked: tuple[int, ...]
     reference: str
-    reference_error: Mapping[int, float]
+    reference_error: Mapping[str, float]
     rounding_error: float | None
     symmetry_residual: float | None
     finite_difference_residual: float | None

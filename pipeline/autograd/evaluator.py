@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class Plan:
         device: Where it runs.
         point_bytes: Memory that one more point of a batch takes.
         fixed_bytes: Memory that a batch takes whatever its size.
+        point_seconds: Time that one point took in a batch while it was checked.
         refused: Route and mode -> why it was not used.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     device: torch.device
     point_bytes: int
     fixed_bytes: int
+    point_seconds: float
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,6 +85,13 @@ class Evaluator:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the function's value at one point: () or (m,)."""
         return self._request.output_shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the result at one point."""
+        shapes = dict(zip(self._request.orders, self._request.shapes(), strict=True))
+        entries = sum(math.prod(shapes[operator.order]) for operator in self.operators)
+        return entries * self.plan.dtype.itemsize
 
     def __call__(self, points: Tensor) -> Tensor | dict[str, Tensor]:
         """Evaluate at points; whatever the function raises comes through.

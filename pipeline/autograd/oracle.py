@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.routes.base import Request
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+TINY = 1e-300  # keeps quotients of zeros finite
 FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
 
 
@@ -122,20 +124,20 @@ class Oracle:
         """
         worst = dict.fromkeys(self.view.request.orders, AGREEMENT)
         for position, order in enumerate(self.view.request.orders):
-            for index, row in enumerate(levels[position].to(torch.float64)):
-                found = self._deviation(self.view.of(row, order), index, position)
-                worst[order] = worst[order].worse(found)
+            look = torch.func.vmap(partial(self.view.of, order=order))
+            for point in range(min(len(self.expected), len(levels[position]))):
+                rows = levels[position][point :: len(self.expected)].to(torch.float64)
+                worst[order] = worst[order].worse(self._deviation(look(rows), point, position))
         return worst
 
-    def _deviation(self, seen: Tensor, index: int, position: int) -> Deviation:
-        point = index % len(self.expected)
+    def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
         slack = 64 * self.epsilon * change
         size, difference = _size_and_difference(seen, self.expected[point][position])
         if difference == 0:
             return AGREEMENT
-        error = difference / (size if size > 1000 * slack else max(size, change))
-        return Deviation(error, difference / (self.tolerance * size + slack))
+        error = difference / (size if size > 1000 * slack else max(size, change, TINY))
+        return Deviation(error, difference / (self.tolerance * size + slack + TINY))
 
 
 def build_oracle(request: Request, points: Tensor) -> Oracle:
@@ -201,10 +203,11 @@ def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tenso
 
 
 def _size_and_difference(seen: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Largest entry of the reference, and largest difference of any of the rows (R, …) from it."""
     finite = expected.isfinite()
-    if not torch.equal(finite, seen.isfinite()):
+    if not bool((seen.isfinite() == finite).all()):
         return 0.0, float("inf")
     if not bool(finite.any()):
         return 0.0, 0.0
     size = float(expected[finite].abs().max())
-    return size, float((seen[finite] - expected[finite]).abs().max())
+    return size, float((seen - expected)[..., finite].abs().max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Trial:
     deviations: dict[int, Deviation]
     symmetry: float | None
     widths: tuple[int, ...]
+    point_seconds: float
 
 
 def probe_indices(count: int) -> list[int]:
@@ -183,11 +185,33 @@ def prepare(asked: Asked, points: Tensor, options: Options, count: int | None = 
         )
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)
-    certificate = _certify(trial, oracle, differences, len(seen.points), disagreements)
+    errors = {item.name: trial.deviations[item.order].error for item in operators}
+    certificate = Certificate(
+        route=trial.route,
+        mode=trial.mode,
+        points_checked=len(seen.points),
+        widths_checked=trial.widths,
+        reference=oracle.reference,
+        reference_error=errors,
+        rounding_error=oracle.rounding,
+        symmetry_residual=trial.symmetry,
+        finite_difference_residual=differences.residual,
+        finite_difference_checks=differences.checks,
+        unchecked=differences.unchecked,
+        disagreements=tuple(disagreements),
+    )
     plan = Plan(
-        trial.route, trial.mode, trial.batch, trial.chunk, points.dtype, points.device,
-        trial.point_bytes, trial.fixed_bytes, refused,
-    )  # fmt: skip
+        route=trial.route,
+        mode=trial.mode,
+        batch=trial.batch,
+        chunk=trial.chunk,
+        dtype=points.dtype,
+        device=points.device,
+        point_bytes=trial.point_bytes,
+        fixed_bytes=trial.fixed_bytes,
+        point_seconds=trial.point_seconds,
+        refused=refused,
+    )
     return Evaluator(trial.evaluate, request, operators, plan, certificate)
 
 
@@ -196,29 +220,6 @@ def _finite_differences(request: Request, points: Tensor, oracle: Oracle) -> Fin
         reason = "no finite differences: the function cannot be evaluated in float64"
         return FiniteDifferences(None, 0, (reason,), ())
     return compare_with_finite_differences(request, points.to(torch.float64))
-
-
-def _certify(
-    trial: Trial,
-    oracle: Oracle,
-    differences: FiniteDifferences,
-    points: int,
-    disagreements: Sequence[str],
-) -> Certificate:
-    return Certificate(
-        route=trial.route,
-        mode=trial.mode,
-        points_checked=points,
-        widths_checked=trial.widths,
-        reference=oracle.reference,
-        reference_error={order: found.error for order, found in trial.deviations.items()},
-        rounding_error=oracle.rounding,
-        symmetry_residual=trial.symmetry,
-        finite_difference_residual=differences.residual,
-        finite_difference_checks=differences.checks,
-        unchecked=differences.unchecked,
-        disagreements=tuple(disagreements),
-    )
 
 
 def _candidates(study: Study) -> list[tuple[Route, str]]:
@@ -276,28 +277,29 @@ def _try(study: Study, route: Route, mode: str) -> Trial:
             per_point, fixed = max(double - single, 1), max(2 * single - double, 0)
             batch = _fit_batch(study, route, per_point, fixed)
             evaluate = route.prepare(study.request, mode, chunk)
-            deviations, symmetry, widths = _compare(study, evaluate, batch)
+            compared = _compare(study, evaluate, batch)
         except MemoryBudgetError:
             raise
         except Exception as error:  # torch refuses a function by any kind of error
             reason = f"{type(error).__name__}: {error}"
             raise RefusedError(reason if len(reason) < 200 else reason[:200] + " …") from error
-    return Trial(
-        evaluate, route.name, mode, chunk, batch, per_point, fixed, deviations, symmetry, widths
-    )
+    return Trial(evaluate, route.name, mode, chunk, batch, per_point, fixed, *compared)
 
 
 def _compare(
     study: Study, evaluate: Evaluate, batch: int
-) -> tuple[dict[int, Deviation], float | None, tuple[int, ...]]:
+) -> tuple[dict[int, Deviation], float | None, tuple[int, ...], float]:
     probes = len(study.points)
     widths = sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
     worst = dict.fromkeys(study.request.orders, AGREEMENT)
     for width in widths:
+        began = time.perf_counter()
         levels = _at_width(evaluate, study.points, width)
+        seconds = (time.perf_counter() - began) / max(width, probes)
         for order, deviation in study.oracle.compare(levels).items():
             worst[order] = worst[order].worse(deviation)
-    return worst, symmetry_residual(levels[-1], study.request.order), tuple(widths)
+    symmetry = symmetry_residual(levels[-1], study.request.order)
+    return worst, symmetry, tuple(widths), seconds
 
 
 def _at_width(evaluate: Evaluate, points: Tensor, width: int) -> tuple[Tensor, ...]:

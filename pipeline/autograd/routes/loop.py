@@ -15,7 +15,7 @@ class LoopRoute(Route):
     """Evaluate the reference at one point after the other."""
 
     name: ClassVar[str] = "loop"
-    widest: ClassVar[int] = 256
+    widest: ClassVar[int] = 16
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Reverse mode at every level: one backward pass per element."""

@@ -1,0 +1,22 @@
+"""``python -m pipeline``."""
+
+import sys
+from pathlib import Path
+
+
+def _installed_packages_first() -> None:
+    """Keep a folder of the user that happens to be called plugins or conf from hiding ours.
+
+    ``python -m`` puts the current directory first on the path; the user's own modules are found
+    through ``plugins=[./mine.py]``, whose folder is searched last.
+    """
+    here, home = Path.cwd(), Path(__file__).resolve().parent.parent
+    if sys.path and Path(sys.path[0] or ".").resolve() == here and here != home:
+        del sys.path[0]
+
+
+if __name__ == "__main__":
+    _installed_packages_first()
+    from pipeline.cli import main
+
+    main()

@@ -1,0 +1,278 @@
+"""The Python door: prepare, evaluate and run, for notebooks and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.evaluator import Evaluator, Plan
+from pipeline.autograd.function_probe import probe, resolve_device, resolve_dtype
+from pipeline.autograd.memory import available_bytes
+from pipeline.autograd.planner import Asked, check_options, probe_indices
+from pipeline.autograd.planner import prepare as plan_evaluator
+from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
+from pipeline.function import BoundFunction, Function, bind_function, source_digest
+from pipeline.grids.base import Grid
+from pipeline.grids.points import PointsGrid
+from pipeline.job import Job, Options
+from pipeline.parameters import bind
+from pipeline.registry import build_registry
+from pipeline.runner import run as run_job
+from pipeline.store.reader import Results, open_results
+
+Differentiable = str | Function | Callable[[Tensor], Tensor]
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords that the three verbs share; see `pipeline.job.Options` for their meaning."""
+
+    order: int | None
+    parameters: Mapping[str, Any]
+    plugins: Sequence[str]
+    dtype: str | torch.dtype | None
+    device: str | torch.device | None
+    route: str
+    mode: str
+    batch: int | None
+    chunk: int | None
+    memory: int | None
+    on_disagreement: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Derivatives in memory. Datasets are attributes: ``evaluation.hessian``.
+
+    Attributes:
+        x: The points, (N, n).
+        datasets: Dataset name -> (N, …), on the device of the evaluation.
+        status: uint8 (N,): 1 ok, 2 not finite, 3 the function raised.
+        failures: Index of a point -> what the function said there.
+        certificate: Why the numbers can be trusted.
+        plan: How they were evaluated.
+    """
+
+    x: Tensor
+    datasets: Mapping[str, Tensor]
+    status: Tensor
+    failures: Mapping[int, str]
+    certificate: Certificate
+    plan: Plan
+
+    def __getattr__(self, name: str) -> Tensor:
+        datasets = self.__dict__.get("datasets", {})
+        if name not in datasets:
+            raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
+        return datasets[name]
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.datasets})
+
+
+def prepare(
+    function: Differentiable,
+    example_points: Tensor | Grid | Any,
+    operators: str | Sequence[str] = "hessian",
+    **keywords: Unpack[Keywords],
+) -> Evaluator:
+    """Do all costly work once; then evaluate by bare calls.
+
+    Args:
+        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        example_points: (P, n): points like those that will be evaluated; they decide n, dtype and
+            device, and the routes are compared on some of them.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+
+    Returns:
+        An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
+        where several operators were asked for.
+
+    Example:
+        >>> import torch
+        >>> evaluator = prepare(lambda x: (x**3).sum(), torch.ones(4, 2).double(), "hessian")
+        >>> evaluator(torch.ones(1, 2).double())
+        tensor([[[6., 0.],
+                 [0., 6.]]], dtype=torch.float64)
+    """
+    grid, options, asked = _ask(function, example_points, operators, keywords)
+    return plan_evaluator(asked, _probe_points(grid, options), options)
+
+
+def evaluate(
+    function: Differentiable,
+    points: Tensor | Grid | Any,
+    operators: str | Sequence[str] = "hessian",
+    **keywords: Unpack[Keywords],
+) -> Evaluation:
+    """Evaluate derivatives at points and keep them in memory.
+
+    Args:
+        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        points: (N, n), or a grid; their dtype and device are those of the evaluation unless
+            ``dtype=`` and ``device=`` say otherwise.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+
+    Returns:
+        The derivatives, with the names of the datasets as attributes.
+
+    Raises:
+        MemoryBudgetError: The result does not fit into memory.
+
+    Example:
+        >>> import torch
+        >>> evaluate(lambda x: (x**3).sum(), torch.ones(1, 2).double(), "gradient").gradient
+        tensor([[3., 3.]], dtype=torch.float64)
+    """
+    grid, options, asked = _ask(function, points, operators, keywords)
+    evaluator = plan_evaluator(asked, _probe_points(grid, options), options, len(grid))
+    plan = evaluator.plan
+    _require_memory(evaluator, len(grid))
+    parts, failures = [], {}
+    for start in range(0, len(grid), plan.batch):
+        batch = grid[start : start + plan.batch].to(plan.device, plan.dtype)
+        found = evaluator.guarded(batch)
+        parts.append({"x": batch, "status": found.status, **found.datasets})
+        failures.update({start + index: reason for index, reason in found.failures.items()})
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    x, status = columns.pop("x"), columns.pop("status")
+    return Evaluation(x, columns, status, failures, evaluator.certificate, plan)
+
+
+def run(
+    function: Differentiable,
+    points: Tensor | Grid | Any,
+    operators: str | Sequence[str] = "hessian",
+    *,
+    output_dir: str | Path = "outputs",
+    **keywords: Unpack[Keywords],
+) -> Results:
+    """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
+
+    The run is found again by what determines its numbers: the source of the function and its
+    values at some points, the points, the operators, the precision.
+
+    Args:
+        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        points: (N, n), or a grid.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
+        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+
+    Returns:
+        The results, opened.
+    """
+    names = _names(operators)
+    bound, grid, options = _bind(function, points, keywords)
+    job = Job(
+        name="_".join(names),
+        operators=names,
+        order=keywords.get("order"),
+        function=bound.function.name,
+        parameters=bound.parameters,
+        options=options,
+        output_dir=Path(output_dir),
+    )
+    registry = build_registry(keywords.get("plugins", ()))
+    return open_results(run_job(job, bound, grid, registry.hook).path)
+
+
+def _names(operators: str | Sequence[str]) -> tuple[str, ...]:
+    return (operators,) if isinstance(operators, str) else tuple(operators)
+
+
+def _ask(
+    function: Differentiable, points: Any, operators: str | Sequence[str], keywords: Keywords
+) -> tuple[Grid, Options, Asked]:
+    bound, grid, options = _bind(function, points, keywords)
+    asked = Asked(
+        bound.f, bound.function.name, _names(operators), keywords.get("order"), bound.output_shape
+    )
+    return grid, options, asked
+
+
+def _bind(
+    function: Differentiable, points: Any, keywords: Keywords
+) -> tuple[BoundFunction, Grid, Options]:
+    grid, options = _grid(points), _options(points, keywords)
+    if isinstance(function, str):
+        function = build_registry(keywords.get("plugins", ())).function(function)
+    given = keywords.get("parameters", {})
+    if isinstance(function, Function):
+        parameters, faults = bind(function.parameters, given, "parameters")
+        if faults:
+            raise ConfigurationError(faults)
+        return bind_function(function, parameters, grid.n), grid, options
+    if not callable(function):
+        raise PipelineError(
+            f"function: expected a torch function, a name or a Function record, got {type(function).__name__}"
+        )
+    if given:
+        raise ConfigurationError(
+            ["parameters belong to a plugin's function; bind your own with functools.partial"]
+        )
+    return _bind_callable(function, grid, options), grid, options
+
+
+def _bind_callable(f: Callable[[Tensor], Tensor], grid: Grid, options: Options) -> BoundFunction:
+    """A record for a bare callable; its values at the probe points stand for all that it closes over."""
+    name = getattr(f, "__name__", type(f).__name__).strip("<>")
+    points = _probe_points(grid, options)
+    seen = probe(f, points, None, name)
+    with torch.no_grad():
+        values = [
+            f"{value:.6g}" for point in seen.points for value in f(point).reshape(-1).tolist()
+        ]
+    record = Function(name, build=lambda: f, n=grid.n, output_shape=seen.output_shape)
+    fingerprint = source_digest(f if hasattr(f, "__code__") else type(f)) + " " + " ".join(values)
+    return BoundFunction(record, {}, grid.n, seen.output_shape, fingerprint)
+
+
+def _grid(points: Any) -> Grid:
+    if isinstance(points, Grid):
+        return points
+    return PointsGrid(points)
+
+
+def _options(points: Any, keywords: Keywords) -> Options:
+    known = {field.name for field in fields(Options)}
+    unknown = set(keywords) - known - {"order", "parameters", "plugins"}
+    if unknown:
+        options = [*known, "order", "parameters", "plugins"]
+        raise ConfigurationError(
+            [f"keyword {name!r} is unknown. {nearest(name, options)}" for name in sorted(unknown)]
+        )
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if name in known}
+    is_float = isinstance(points, Tensor) and points.is_floating_point()
+    dtype = given.get("dtype") or (points.dtype if is_float else "float64")
+    device = given.get("device") or (points.device if isinstance(points, Tensor) else "cpu")
+    given.update(dtype=str(dtype).removeprefix("torch."), device=str(device))
+    options = Options(**given)
+    resolve_dtype(options.dtype)
+    resolve_device(options.device)
+    faults = check_options(options)
+    if faults:
+        raise ConfigurationError(faults)
+    return options
+
+
+def _probe_points(grid: Grid, options: Options) -> Tensor:
+    points = torch.cat([grid[index : index + 1] for index in probe_indices(len(grid))])
+    return points.to(resolve_device(options.device), resolve_dtype(options.dtype))
+
+
+def _require_memory(evaluator: Evaluator, points: int) -> None:
+    needed = points * evaluator.row_bytes
+    free = available_bytes(evaluator.plan.device)
+    if needed > free:
+        raise MemoryBudgetError(
+            f"the result takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free; "
+            "write it to disk with pipeline.run(...), or evaluate fewer points at a time"
+        )

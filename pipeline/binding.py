@@ -1,0 +1,85 @@
+"""Turns the names and values of a job into a function and a grid, all faults at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.operators import resolve_operators
+from pipeline.autograd.planner import check_options
+from pipeline.errors import ConfigurationError, GridError
+from pipeline.function import BoundFunction, Function, Space, bind_function
+from pipeline.grids.base import Grid
+from pipeline.job import Job
+from pipeline.parameters import bind
+from pipeline.registry import Registry
+
+
+def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
+    """Find and check everything that a job names, before any work starts.
+
+    Args:
+        job: Names and values.
+        registry: What the plugins contribute.
+
+    Returns:
+        The function and the grid.
+
+    Raises:
+        ConfigurationError: Something cannot be used; lists every fault.
+    """
+    faults = _option_faults(job)
+    record = _attempt(faults, lambda: registry.function(job.function))
+    kind = _attempt(faults, lambda: registry.grid(job.grid))
+    if record is None or kind is None:
+        raise ConfigurationError(faults)
+    parameters, wrong = bind(record.parameters, job.parameters, "function_params")
+    options, wrong_too = bind(kind.options, job.grid_options, "grid")
+    faults += wrong + wrong_too
+    if faults:
+        raise ConfigurationError(faults)
+    space = _space(record, parameters, job.seed)
+    grid = _attempt(faults, lambda: kind.build(space, **options))
+    if grid is None:
+        _operator_faults(job, record, parameters, space.n, faults)
+        raise ConfigurationError(faults)
+    function = _attempt(faults, lambda: bind_function(record, parameters, grid.n))
+    _operator_faults(job, record, parameters, grid.n, faults)
+    if faults or function is None:
+        raise ConfigurationError(faults)
+    return function, grid
+
+
+def _option_faults(job: Job) -> list[str]:
+    faults = check_options(job.options)
+    _attempt(faults, lambda: resolve_dtype(job.options.dtype))
+    _attempt(faults, lambda: resolve_device(job.options.device))
+    if job.shard_rows is not None and job.shard_rows < 1:
+        faults.append(f"shard_rows: expected a positive number or null, got {job.shard_rows}")
+    return faults
+
+
+def _attempt(faults: list[str], resolve: Callable[[], Any]) -> Any:
+    try:
+        return resolve()
+    except ConfigurationError as error:
+        faults += error.faults
+    except GridError as error:
+        faults.append(str(error))
+    return None
+
+
+def _space(record: Function, parameters: dict[str, Any], seed: int) -> Space:
+    lower, upper = record.domain
+    return Space(record.sizes(**parameters), lower, upper, seed)
+
+
+def _operator_faults(
+    job: Job, record: Function, parameters: dict[str, Any], n: Any, faults: list[str]
+) -> None:
+    size = n if isinstance(n, int) else n.default
+    shape = record.shape(size, **parameters)
+    operators = _attempt(faults, lambda: resolve_operators(job.operators, job.order, shape))
+    if operators is not None:
+        faults += check_options(job.options, max(operator.order for operator in operators))

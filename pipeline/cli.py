@@ -1,0 +1,131 @@
+"""The command line: Hydra, wiring only."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import PipelineError, nearest
+from pipeline.settings import Schema, register_schema, to_job
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONFIG = str(Path(__file__).resolve().parent.parent / "conf")
+log = logging.getLogger(__name__)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: stop as for Ctrl-C."""
+
+
+def execute(cfg: DictConfig) -> float:
+    """Run one composed job and print what came out.
+
+    Args:
+        cfg: Composed from conf/.
+
+    Returns:
+        Number of points whose derivatives are not finite: what a sweeper may minimise.
+    """
+    job = to_job(cfg, _configuration_texts(cfg))
+    # torch is imported here, so that --help and --cfg answer at once
+    from pipeline.binding import bind_job
+    from pipeline.progress import Progress, describe
+    from pipeline.registry import build_registry
+    from pipeline.runner import run
+
+    registry = build_registry(job.plugins, own={"progress": Progress()})
+    function, grid = bind_job(job, registry)
+    with _terminable():
+        summary = run(job, function, grid, registry.hook)
+    print(describe(summary), flush=True)
+    return float(summary.nonfinite + summary.failed)
+
+
+def main() -> None:
+    """Compose the configuration, run the job, and turn errors into one clear message."""
+    register_schema()
+    traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
+    try:
+        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(execute)()
+    except KeyboardInterrupt as stop:
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except (PipelineError, HydraException, OmegaConfBaseException) as error:
+        _fail(error, _spell(error), traced)
+
+
+def _fail(error: BaseException, message: str, traced: bool) -> NoReturn:
+    if traced:
+        traceback.print_exception(error)
+    hint = "" if traced else "\n(set HYDRA_FULL_ERROR=1 to see the traceback)"
+    print(f"error: {message}{hint}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _spell(error: Exception) -> str:
+    """Hydra's own errors, with the nearest key where a key is unknown."""
+    text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in 'Schema')", text)
+    if isinstance(error, PipelineError) or unknown is None:
+        return text.strip()
+    full = re.search(r"full_key: (\S+)", text)
+    key = full[1] if full else unknown[1]
+    return f"configuration key {key!r} is unknown. {nearest(unknown[1], _siblings(key))}"
+
+
+def _siblings(key: str) -> list[str]:
+    group, _, _ = key.rpartition(".")
+    if not group:
+        return [field.name for field in fields(Schema)] + ["experiment"]
+    options = re.findall(r"^([a-z_]+):", _group_text(group), flags=re.MULTILINE)
+    return sorted(set(options))
+
+
+def _group_text(group: str) -> str:
+    chosen = [word.split("=", 1)[1] for word in sys.argv if word.startswith(f"{group}=")]
+    folder = Path(CONFIG) / group
+    files = [folder / f"{name}.yaml" for name in chosen] or sorted(folder.glob("*.yaml"))
+    return "\n".join(file.read_text() for file in files if file.is_file())
+
+
+def _configuration_texts(cfg: DictConfig) -> dict[str, str]:
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    return {
+        "config.yaml": OmegaConf.to_yaml(cfg),
+        "overrides.yaml": OmegaConf.to_yaml(overrides),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_config})),
+        "command": " ".join(["python -m pipeline", *overrides]),
+    }
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop a run like Ctrl-C does, with finished shards kept."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,213 @@
+"""What a run is: the identity that names it, and the frozen plan it can be resumed from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.autograd.evaluator import Evaluator
+from pipeline.autograd.operators import Operator, resolve_operators
+from pipeline.errors import StoreError
+from pipeline.function import BoundFunction
+from pipeline.grids.base import Grid
+from pipeline.job import Job
+from pipeline.provenance import now
+from pipeline.store.layout import SCHEMA, Layout
+from pipeline.store.run_directory import RunDirectory
+
+SHARD_BYTES, SHARD_SECONDS = 64 << 20, 300.0
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The content of run.json: written once, kept by every execution of the run.
+
+    Attributes:
+        schema: Schema of the files.
+        run_id: Digest of `identity`.
+        identity: Everything that determines the numbers.
+        points: N.
+        shard_rows: Points per shard.
+        route: Route of every batch.
+        mode: Mode of every batch.
+        batch: Points per call.
+        chunk: Directions evaluated together.
+        certificate: Evidence found when the run began.
+        refused: Route and mode -> why it is not used.
+        created: When the run began.
+    """
+
+    schema: str
+    run_id: str
+    identity: Mapping[str, Any]
+    points: int
+    shard_rows: int
+    route: str
+    mode: str
+    batch: int
+    chunk: int
+    certificate: Mapping[str, Any]
+    refused: Mapping[str, str]
+    created: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job with its function and grid: what a run is about.
+
+    Attributes:
+        job: What the user asked for.
+        function: What is differentiated.
+        grid: Where.
+    """
+
+    job: Job
+    function: BoundFunction
+    grid: Grid
+
+    @cached_property
+    def operators(self) -> tuple[Operator, ...]:
+        """What is evaluated."""
+        shape = self.function.output_shape
+        return resolve_operators(self.job.operators, self.job.order, shape)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the numbers, and nothing of how they are computed."""
+        return {
+            "schema": SCHEMA,
+            "function": self.function.function.name,
+            "parameters": dict(self.function.parameters),
+            "source": self.function.source_digest,
+            "grid": dict(self.grid.spec),
+            "operators": [[operator.name, operator.order] for operator in self.operators],
+            "dtype": self.job.options.dtype,
+        }
+
+    @cached_property
+    def run_id(self) -> str:
+        """Digest of the identity: the same numbers, the same run."""
+        text = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def directory(self) -> RunDirectory:
+        """Where the run lives."""
+        folder = self.job.output_dir / self.job.name / self.function.function.name
+        return RunDirectory(folder / self.run_id)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the files of the run hold."""
+        function, record = self.function, self.function.function
+        wanted = ", ".join(operator.name for operator in self.operators)
+        return Layout(
+            n=function.n,
+            output_shape=function.output_shape,
+            operators=tuple((operator.name, operator.order) for operator in self.operators),
+            dtype=self.job.options.dtype,
+            title=f"{wanted} of {record.name} at {len(self.grid)} points",
+            input_names=tuple(record.input_names),
+            output_names=tuple(record.output_names),
+            input_units=record.input_units,
+            output_units=record.output_units,
+        )
+
+    def attrs(self, start: int, stop: int) -> dict[str, Any]:
+        """Root attributes of a file with the points start … stop - 1."""
+        time = now()
+        command = self.job.config.get("command", "pipeline.run")
+        return {
+            "run_id": self.run_id,
+            "start": start,
+            "stop": stop,
+            "created": time,
+            "history": f"{time} {command}",
+        }
+
+    def existing_plan(self) -> RunPlan | None:
+        """Read the plan of this run, if it has begun.
+
+        Returns:
+            The plan.
+
+        Raises:
+            StoreError: Something else is in the way, or the run was begun differently.
+        """
+        content = self.directory.plan()
+        if content is None:
+            if self.directory.result.exists():
+                raise StoreError(
+                    f"{self.directory.result} is in the way: it has no run.json beside it; "
+                    "move it away or choose another output_dir="
+                )
+            return None
+        try:
+            plan = RunPlan(**content)
+        except TypeError as error:
+            raise StoreError(
+                f"{self.directory.path}/run.json is in the way: it is no complete plan ({error}); "
+                "move it away or choose another output_dir="
+            ) from error
+        self._require_same(plan)
+        return plan
+
+    def _require_same(self, plan: RunPlan) -> None:
+        place = self.directory.path
+        if plan.run_id != self.run_id:
+            raise StoreError(
+                f"{place} is in the way: expected run {self.run_id}, got the plan of run "
+                f"{plan.run_id}; move it away or choose another output_dir="
+            )
+        options = self.job.options
+        for name, asked, kept in (
+            ("route", options.route, plan.route),
+            ("mode", options.mode, plan.mode),
+        ):
+            if asked not in ("auto", kept):
+                raise StoreError(
+                    f"{place} was begun with {name}={kept} and keeps it, got {name}={asked}; "
+                    f"leave {name}= out to go on, or compute anew with another output_dir="
+                )
+
+    def begin(self, evaluator: Evaluator) -> RunPlan:
+        """Write the plan of a new run, unless another process was first.
+
+        Args:
+            evaluator: How the derivatives are evaluated.
+
+        Returns:
+            The plan that counts.
+        """
+        chosen = evaluator.plan
+        plan = RunPlan(
+            schema=SCHEMA,
+            run_id=self.run_id,
+            identity=self.identity,
+            points=len(self.grid),
+            shard_rows=self._shard_rows(evaluator),
+            route=chosen.route,
+            mode=chosen.mode,
+            batch=chosen.batch,
+            chunk=chosen.chunk,
+            certificate=evaluator.certificate.record(),
+            refused=chosen.refused,
+            created=now(),
+        )
+        return RunPlan(**self.directory.begin(asdict(plan)))
+
+    def _shard_rows(self, evaluator: Evaluator) -> int:
+        """Whole batches, up to SHARD_BYTES on disk and SHARD_SECONDS of computing.
+
+        Batches start at the same points whatever the size of a shard, so that a measured time may
+        take part in the choice without any influence on the numbers.
+        """
+        if self.job.shard_rows is not None:
+            return self.job.shard_rows
+        batch, seconds = evaluator.plan.batch, max(evaluator.plan.point_seconds, 1e-12)
+        rows = min(SHARD_BYTES // self.layout.row_bytes(), int(SHARD_SECONDS / seconds))
+        return max(rows // batch, 1) * batch

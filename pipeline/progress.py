@@ -1,0 +1,100 @@
+"""The observer that shows progress: a bar on a terminal, plain log lines otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+from pipeline.hookspecs import hookimpl
+from pipeline.job import RunInfo, ShardInfo, Summary
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Shows how far a run is, at what rate, and when it will end."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._began, self._durable = 0.0, 0
+
+    @hookimpl
+    def pipeline_run_started(self, run: RunInfo) -> None:
+        """Say what is going to be computed."""
+        self._began, self._durable = time.monotonic(), 0
+        done = f", {run.points_done} of them done already" if run.points_done else ""
+        log.info(
+            "%s of %s at %d points%s: %d shards, batches of %d, route %s",
+            ", ".join(run.operators), run.function, run.points, done, run.shards, run.batch, run.route,
+        )  # fmt: skip
+        log.info("writing to %s", run.directory)
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=run.points, initial=run.points_done, unit=" points", unit_scale=True
+            )
+
+    @hookimpl
+    def pipeline_batch_evaluated(self, run: RunInfo, points: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(points)
+
+    @hookimpl
+    def pipeline_shard_finished(self, run: RunInfo, shard: ShardInfo) -> None:
+        """Log a shard that is durable, where there is no bar."""
+        self._durable += shard.stop - shard.start
+        if self._bar is not None:
+            return
+        rate = self._durable / max(time.monotonic() - self._began, 1e-9)
+        left = run.points - run.points_done - self._durable
+        log.info(
+            "shard %d of %d: %d points durable, %.3g points/s, %s left",
+            shard.index + 1, run.shards, run.points_done + self._durable, rate, _span(left / rate),
+        )  # fmt: skip
+
+    @hookimpl
+    def pipeline_point_failed(self, run: RunInfo, index: int, reason: str) -> None:
+        """Log a point at which the function raised."""
+        log.warning("point %d failed: %s", index, reason)
+
+    @hookimpl
+    def pipeline_run_finished(self, run: RunInfo, summary: Summary) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def describe(summary: Summary) -> str:
+    """Say what a run has come to.
+
+    Args:
+        summary: What came out.
+
+    Returns:
+        A few lines for people.
+    """
+    if summary.computed == 0:
+        first = f"complete already: {summary.points} points, nothing to compute"
+    else:
+        rate = summary.computed / max(summary.seconds, 1e-9)
+        first = (
+            f"computed {summary.computed} of {summary.points} points in {_span(summary.seconds)} "
+            f"({rate:.3g} points/s, planning and writing included)"
+        )
+    verdict = "every derivative is finite"
+    if summary.nonfinite or summary.failed:
+        verdict = (
+            f"not finite at {summary.nonfinite} points, the function raised at {summary.failed}; "
+            "see the dataset status"
+        )
+    return f"{first}\n{verdict}\nwrote {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"

@@ -1,0 +1,260 @@
+"""Runs a job: function + grid -> prepare -> batches -> shards -> result -> observers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.evaluator import Evaluator
+from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.planner import Asked, prepare, probe_indices
+from pipeline.errors import StoreError
+from pipeline.function import BoundFunction
+from pipeline.grids.base import Grid
+from pipeline.job import Job, Options, RunInfo, ShardInfo, Summary
+from pipeline.plan import RunPlan, Work
+from pipeline.provenance import collect
+from pipeline.store.reader import open_results
+from pipeline.store.result import assemble
+from pipeline.store.run_directory import shard_ranges
+from pipeline.store.shard import new_shard
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
+    """Evaluate a function's derivatives on a grid and store them; go on where it stopped.
+
+    Args:
+        job: What is asked.
+        function: What is differentiated.
+        grid: Where.
+        hook: Caller of the observing hooks.
+
+    Returns:
+        What was computed and where it is.
+
+    Raises:
+        PipelineError: The job cannot be done; finished shards stay.
+    """
+    began = time.monotonic()
+    work = Work(job, function, grid)
+    plan = work.existing_plan()
+    if plan is not None and work.directory.result.is_file():
+        return _summarise(work, 0, began)
+    work.directory.make()
+    with _logged(work.directory.path / "pipeline.log"):
+        evaluator = prepare_run(work, plan)
+        plan = plan or work.begin(evaluator)
+        execution = Execution.of(work, plan, evaluator, hook)
+        computed = execution.compute()
+        shards = [work.directory.shard(index) for index in range(execution.info.shards)]
+        assemble(work.directory.result, work.layout, shards, work.attrs(0, len(grid)))
+        summary = _summarise(work, computed, began)
+        notify(hook.pipeline_run_finished, run=execution.info, summary=summary)
+    return summary
+
+
+def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
+    """Prepare the evaluator of a run, on points of its own grid.
+
+    Args:
+        work: What the run is about.
+        plan: The choice that was made when the run began, or None.
+
+    Returns:
+        The evaluator, checked anew on this machine.
+    """
+    job, grid = work.job, work.grid
+    options = job.options if plan is None else _as_planned(job.options, plan)
+    indices = probe_indices(len(grid))
+    points = torch.cat([grid[index : index + 1] for index in indices])
+    points = points.to(resolve_device(options.device), resolve_dtype(options.dtype))
+    function = work.function
+    asked = Asked(
+        function.f, function.function.name, job.operators, job.order, function.output_shape
+    )
+    return prepare(asked, points, options, min(len(grid), job.shard_rows or len(grid)))
+
+
+def _as_planned(options: Options, plan: RunPlan) -> Options:
+    return replace(options, route=plan.route, mode=plan.mode, batch=plan.batch, chunk=plan.chunk)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One process at work on a run."""
+
+    work: Work
+    plan: RunPlan
+    evaluator: Evaluator
+    info: RunInfo
+    hook: Any
+
+    @classmethod
+    def of(cls, work: Work, plan: RunPlan, evaluator: Evaluator, hook: Any) -> Execution:
+        """Take up a run; where another process planned it differently, prepare as planned."""
+        chosen = evaluator.plan
+        if (chosen.route, chosen.mode, chosen.batch, chosen.chunk) != (
+            plan.route, plan.mode, plan.batch, plan.chunk,
+        ):  # fmt: skip
+            evaluator = prepare_run(work, plan)
+        ranges = shard_ranges(plan.points, plan.shard_rows)
+        done = work.directory.finished_shards()
+        info = RunInfo(
+            run_id=plan.run_id,
+            directory=work.directory.path,
+            function=work.function.function.name,
+            operators=tuple(operator.name for operator in work.operators),
+            points=plan.points,
+            points_done=sum(ranges[index][1] - ranges[index][0] for index in done),
+            shards=len(ranges),
+            route=f"{plan.route} {plan.mode}",
+            batch=plan.batch,
+        )
+        return cls(work, plan, evaluator, info, hook)
+
+    def compute(self) -> int:
+        """Compute the shards that are not there.
+
+        Returns:
+            Number of points evaluated.
+        """
+        ranges = shard_ranges(self.plan.points, self.plan.shard_rows)
+        self.work.directory.require_space(
+            (self.info.points - self.info.points_done) * self.work.layout.row_bytes()
+        )
+        _keep_configuration(self.work)
+        notify(self.hook.pipeline_run_started, run=self.info)
+        computed = 0
+        try:
+            for index, (start, stop) in enumerate(ranges):
+                if not self.work.directory.shard(index).exists():
+                    self._shard(index, start, stop)
+                    computed += stop - start
+        except KeyboardInterrupt:
+            done = len(self.work.directory.finished_shards())
+            log.warning(
+                "interrupted: %d of %d shards are safe in %s; run the same command again to go on",
+                done, len(ranges), self.info.directory,
+            )  # fmt: skip
+            raise
+        return computed
+
+    def _shard(self, index: int, start: int, stop: int) -> None:
+        began = time.monotonic()
+        path = self.work.directory.shard(index)
+        failures: dict[int, str] = {}
+        with new_shard(path, self.work.layout, stop - start, self.work.attrs(start, stop)) as shard:
+            for low in range(start, stop, self.plan.batch):
+                rows, reasons = self._batch(low, min(low + self.plan.batch, stop))
+                shard.append(rows)
+                failures.update(reasons)
+            shard.describe("certificate", _entries(self.evaluator.certificate.record()))
+            shard.describe("provenance", self._provenance(failures))
+        finished = ShardInfo(index, start, stop, path, time.monotonic() - began)
+        notify(self.hook.pipeline_shard_finished, run=self.info, shard=finished)
+        for position, reason in failures.items():
+            notify(self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason)
+
+    def _batch(self, start: int, stop: int) -> tuple[dict[str, Any], dict[int, str]]:
+        plan = self.evaluator.plan
+        points = self.work.grid[start:stop].to(plan.device, plan.dtype)
+        found = self.evaluator.guarded(points)
+        tensors = {"x": points, **found.datasets, "status": found.status}
+        notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
+        rows = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
+        return rows, {start + index: reason for index, reason in found.failures.items()}
+
+    def _provenance(self, failures: Mapping[int, str]) -> dict[str, Any]:
+        job, plan = self.work.job, self.evaluator.plan
+        facts = {
+            "seed": job.seed,
+            "dtype": job.options.dtype,
+            "device": str(plan.device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "identity_json": json.dumps(self.work.identity, sort_keys=True),
+            "function_source": self.work.function.function.source,
+            "failures_json": json.dumps(failures),
+        }
+        return {**collect(job.config), **facts}
+
+
+def _to_numpy(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def _entries(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that HDF5 can hold: numbers and texts as they are, the rest as JSON."""
+    return {
+        name: value if isinstance(value, int | float | str) else json.dumps(value)
+        for name, value in record.items()
+    }
+
+
+def _keep_configuration(work: Work) -> None:
+    """Write the composed configuration beside the results, as Hydra does."""
+    files = {name: text for name, text in work.job.config.items() if name.endswith(".yaml")}
+    if not files:
+        return
+    folder = work.directory.path / ".hydra"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def _summarise(work: Work, computed: int, began: float) -> Summary:
+    path = work.directory.result
+    with open_results(path) as results:
+        nonfinite, failed = results.count("nonfinite"), results.count("failed")
+    files = [path, *(work.directory.path / "shards").glob("shard-*.h5")]
+    return Summary(
+        path=path,
+        points=len(work.grid),
+        computed=computed,
+        nonfinite=nonfinite,
+        failed=failed,
+        seconds=time.monotonic() - began,
+        bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def notify(hook: Any, **facts: Any) -> None:
+    """Tell every observer; one that raises is logged and disturbs nobody.
+
+    Args:
+        hook: Caller of one hook.
+        facts: Its arguments.
+    """
+    for observer in hook.get_hookimpls():
+        try:
+            observer.function(*(facts[name] for name in observer.argnames))
+        except Exception:  # an observer may be anybody's code and must not cost results
+            log.exception("observer %s raised and is ignored", observer.plugin_name)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Write what the package logs to a file of the run as well."""
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}; choose another output_dir=") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("pipeline")
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

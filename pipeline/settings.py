@@ -1,0 +1,120 @@
+"""The border where configuration ends: Hydra schema in, frozen Job out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from pipeline.errors import ConfigurationError
+from pipeline.job import Job, Options
+
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+@dataclass
+class Schema:
+    """What conf/config.yaml may hold; the meaning of each key stands there and in `pipeline.job`."""
+
+    job: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    function: str = MISSING
+    function_params: dict[str, Any] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
+    order: int | None = None
+    dtype: str = "float64"
+    seed: int = 0
+    route: str = "auto"
+    mode: str = "auto"
+    batch: int | None = None
+    chunk: int | None = None
+    memory: str | None = None
+    shard_rows: int | None = None
+    output_dir: str = "outputs"
+    on_disagreement: str = "error"
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra, with ``function_params`` open for any name."""
+    node = OmegaConf.structured(Schema)
+    OmegaConf.set_struct(node.function_params, False)
+    ConfigStore.instance().store("schema", node)
+
+
+def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
+    """Turn a composed configuration into a job; nothing behind this line sees omegaconf.
+
+    Args:
+        cfg: Composed from conf/.
+        files: Texts to keep with the results: config.yaml, overrides.yaml, hydra.yaml, command.
+
+    Returns:
+        The job.
+
+    Raises:
+        ConfigurationError: A value is missing or cannot be read.
+    """
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigurationError([f"{key} has no value; give {key}=…" for key in missing])
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
+    return Job(
+        name=str(job["name"]),
+        operators=_operators(job["operators"]),
+        order=plain["order"],
+        function=plain["function"],
+        parameters=plain["function_params"],
+        grid=str(grid.pop("name")),
+        grid_options=grid,
+        plugins=tuple(plain["plugins"]),
+        options=Options(
+            device=str(device["name"]),
+            memory=parse_bytes(plain["memory"]),
+            **{
+                name: plain[name]
+                for name in ("dtype", "route", "mode", "batch", "chunk", "on_disagreement")
+            },
+        ),
+        seed=plain["seed"],
+        output_dir=Path(plain["output_dir"]),
+        shard_rows=plain["shard_rows"],
+        config=files or {},
+    )
+
+
+def _operators(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise ConfigurationError([f"job.operators: expected a list of names, got {value!r}"])
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Read a size of memory.
+
+    Args:
+        text: E.g. "8GiB", "500 MB", "1e9"; binary units throughout. None stays None.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ConfigurationError: It is no size.
+
+    Example:
+        >>> parse_bytes("2GiB")
+        2147483648
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None:
+        raise ConfigurationError([f"memory: expected a size such as 8GiB, got {text!r}"])
+    return int(float(match[1]) * 2 ** UNITS[match[2]])

@@ -1,0 +1,1 @@
+"""HDF5 on disk: layout, shards, the assembled result, and the reader."""

@@ -1,0 +1,97 @@
+"""Files that are either complete under their final name or not there at all.
+
+Protocol: write a temporary in the same directory, fsync it, link it to the final name (which
+never replaces anything), remove the temporary, fsync the directory. Only then may anybody be told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import StoreError
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+@contextmanager
+def committed(final: Path) -> Iterator[Path]:
+    """Give a temporary path that becomes `final` when the block ends well.
+
+    Where the final name is there already, somebody else has committed the same content and the
+    temporary is dropped. When the block raises, nothing remains.
+
+    Args:
+        final: The name that means done.
+
+    Yields:
+        A path that does not exist yet, in the same directory.
+
+    Raises:
+        StoreError: The file cannot be written: no space, no permission, a failing disk.
+    """
+    temporary = final.parent / f".{final.stem}.{_host()}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        _sync(temporary)
+        _link(temporary, final)
+        temporary.unlink(missing_ok=True)
+        _sync(final.parent)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {final}: {error}; finished shards are safe: make room or mend the cause, "
+            "then run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_stale(directory: Path) -> None:
+    """Remove the temporaries of processes of this host that are no more.
+
+    Args:
+        directory: Where they lie.
+    """
+    for path in directory.glob(".*.tmp"):
+        parts = path.name.split(".")
+        host, process = ".".join(parts[2:-3]), parts[-3]
+        if host == _host() and process.isdigit() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _link(temporary: Path, final: Path) -> None:
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        temporary.rename(final)  # a file system without links
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,216 @@
+"""The one place with names, shapes, attributes and the schema version of the files."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+SCHEMA = "pipeline-derivatives/1"
+STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3}
+NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
+GROUPS = ("provenance", "certificate", "checksums")
+ORDINALS = {1: "first", 2: "second", 3: "third"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset with a row per point.
+
+    Attributes:
+        name: Its name in the file.
+        shape: Shape of one row.
+        dtype: NumPy dtype.
+        dims: Names of all dimensions, `point` first.
+        attrs: Its attributes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...]
+    attrs: Mapping[str, Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file of derivatives holds.
+
+    Attributes:
+        n: Number of inputs.
+        output_shape: () or (m,).
+        operators: (name, order) of each dataset of derivatives.
+        dtype: float64 or float32, of points and derivatives.
+        title: What the file is, for people.
+        input_names: Name of each input, or empty.
+        output_names: Name of each output, or empty.
+        input_units: Unit of the inputs.
+        output_units: Unit of the value.
+    """
+
+    n: int
+    output_shape: tuple[int, ...]
+    operators: tuple[tuple[str, int], ...]
+    dtype: str
+    title: str
+    input_names: Sequence[str] = ()
+    output_names: Sequence[str] = ()
+    input_units: str = "1"
+    output_units: str = "1"
+
+    @property
+    def order(self) -> int:
+        """Highest order."""
+        return max(order for _, order in self.operators)
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Length of every dimension but `point`."""
+        inputs = {_input(axis): self.n for axis in range(max(self.order, 1))}
+        return {**inputs, **({"output": self.output_shape[0]} if self.output_shape else {})}
+
+    def datasets(self) -> tuple[Dataset, ...]:
+        """All datasets with a row per point: x, the derivatives, status."""
+        x_attrs = {"units": self.input_units, "long_name": "points", "layout": "dense"}
+        x = Dataset("x", (self.n,), np.dtype(self.dtype), ("point", "input"), x_attrs)
+        derivatives = [self._derivative(name, order) for name, order in self.operators]
+        status = Dataset("status", (), np.dtype("u1"), ("point",), _status_attrs())
+        return (x, *derivatives, status)
+
+    def row_bytes(self) -> int:
+        """Bytes of one point in all datasets."""
+        return sum(dataset.row_bytes for dataset in self.datasets())
+
+    def _derivative(self, name: str, order: int) -> Dataset:
+        outputs = ("output",) if self.output_shape else ()
+        inputs = tuple(_input(axis) for axis in range(order))
+        attrs: dict[str, Any] = {
+            "units": _units(self.output_units, self.input_units, order),
+            "long_name": _long_name(name, order),
+            "layout": "dense",
+        }
+        if order > 1:
+            attrs["symmetric"] = " ".join(inputs)
+        shape = self.output_shape + (self.n,) * order
+        return Dataset(name, shape, np.dtype(self.dtype), ("point", *outputs, *inputs), attrs)
+
+
+def _input(axis: int) -> str:
+    return "input" if axis == 0 else f"input_{axis + 1}"
+
+
+def _units(output: str, inputs: str, order: int) -> str:
+    if order == 0 or inputs == "1":
+        return output
+    return f"{output} ({inputs})-{order}" if output != "1" else f"({inputs})-{order}"
+
+
+def _long_name(name: str, order: int) -> str:
+    if order == 0:
+        return "value of the function"
+    ordinal = ORDINALS.get(order, f"{order}th")
+    return f"{string.capwords(name.split('_')[0]).lower()}: {ordinal} derivative with respect to the inputs"
+
+
+def _status_attrs() -> dict[str, Any]:
+    return {
+        "long_name": "status of the point",
+        "flag_values": np.array(list(STATUS.values()), dtype="u1"),
+        "flag_meanings": " ".join(STATUS),
+    }
+
+
+def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
+    """Write the dimension scales and the names along them.
+
+    Args:
+        file: A file that is open for writing.
+        layout: What the file will hold.
+        points: Length of the dimension `point`.
+    """
+    # never written, so it takes no storage
+    scale = file.create_dataset("point", shape=(points,), dtype=">f4")
+    scale.make_scale(NO_VARIABLE % points)
+    for name, length in layout.dimensions.items():
+        axis = file.create_dataset(name, data=np.arange(length, dtype="i4"))
+        axis.attrs["long_name"] = f"index of the {name.split('_')[0]}"
+        axis.make_scale(name)
+    for kind, names in (("input", layout.input_names), ("output", layout.output_names)):
+        if names:
+            labels = file.create_dataset(
+                f"{kind}_name", data=list(names), dtype=h5py.string_dtype()
+            )
+            labels.attrs["long_name"] = f"name of the {kind}"
+            labels.dims[0].attach_scale(file[kind])
+
+
+def describe_dataset(file: h5py.File, dataset: Dataset) -> None:
+    """Attach dimensions and attributes to a dataset that has been created.
+
+    Args:
+        file: A file that is open for writing, with its dimensions.
+        dataset: Which dataset.
+    """
+    stored = file[dataset.name]
+    for axis, dimension in enumerate(dataset.dims):
+        stored.dims[axis].attach_scale(file[dimension])
+    stored.attrs.update(dataset.attrs)
+
+
+def write_root(file: h5py.File, layout: Layout, attrs: Mapping[str, Any]) -> None:
+    """Write the attributes of the root group.
+
+    Args:
+        file: A file that is open for writing.
+        layout: What the file holds.
+        attrs: Further attributes: run_id, start, stop, created, history.
+    """
+    file.attrs.update({"Conventions": "CF-1.11", "title": layout.title, "schema": SCHEMA, **attrs})
+
+
+def write_group(file: h5py.File, name: str, entries: Mapping[str, Any]) -> None:
+    """Write named values: texts as string datasets, since attributes hold 64 KB at most.
+
+    Args:
+        file: A file that is open for writing.
+        name: Name of the group.
+        entries: Texts and numbers.
+    """
+    group = file.require_group(name)
+    for key, value in entries.items():
+        if isinstance(value, str):
+            group.create_dataset(key, data=value, dtype=h5py.string_dtype())
+        else:
+            group.create_dataset(key, data=value)
+
+
+def read_group(file: h5py.File, name: str) -> dict[str, Any]:
+    """Read what `write_group` wrote.
+
+    Args:
+        file: An open file.
+        name: Name of the group.
+
+    Returns:
+        Texts and numbers by name.
+    """
+    entries = {}
+    for key, stored in file[name].items():
+        value = stored[()]
+        entries[key] = (
+            value.decode()
+            if isinstance(value, bytes)
+            else value.item()
+            if value.ndim == 0
+            else value
+        )
+    return entries

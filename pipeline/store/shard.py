@@ -1,0 +1,85 @@
+"""Writes a shard: a contiguous range of points in one file, committed as a whole."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.store.commit import committed
+from pipeline.store.layout import (
+    Layout,
+    create_dimensions,
+    describe_dataset,
+    write_group,
+    write_root,
+)
+
+Rows = Mapping[str, NDArray[Any]]
+
+
+class ShardWriter:
+    """An open shard to which batches are appended in the order of their points.
+
+    Args:
+        file: The open file, with all datasets created.
+        layout: What it holds.
+    """
+
+    def __init__(self, file: h5py.File, layout: Layout) -> None:
+        self._file, self._layout = file, layout
+        self._rows = 0
+        self._checksums = {dataset.name: 0 for dataset in layout.datasets()}
+
+    def append(self, rows: Rows) -> None:
+        """Write the next batch.
+
+        Args:
+            rows: Dataset -> C-contiguous (B, …) of the layout's dtype.
+        """
+        length = len(rows["status"])
+        for name, values in rows.items():
+            self._file[name].write_direct(values, dest_sel=np.s_[self._rows : self._rows + length])
+            self._checksums[name] = zlib.crc32(memoryview(values).cast("B"), self._checksums[name])
+        self._rows += length
+
+    def describe(self, group: str, entries: Mapping[str, Any]) -> None:
+        """Write a group of named values, such as the provenance."""
+        write_group(self._file, group, entries)
+
+    def seal(self) -> None:
+        """Write the checksums; nothing is appended afterwards."""
+        sums = {name: f"crc32:{value:08x}" for name, value in self._checksums.items()}
+        write_group(self._file, "checksums", sums)
+
+
+@contextmanager
+def new_shard(
+    path: Path, layout: Layout, points: int, attrs: Mapping[str, Any]
+) -> Iterator[ShardWriter]:
+    """Write a file of derivatives that appears under its name only when it is complete.
+
+    Args:
+        path: Its final name.
+        layout: What it holds.
+        points: Number of rows.
+        attrs: Attributes of the root group: run_id, start, stop, created, history.
+
+    Yields:
+        The writer.
+    """
+    with committed(path) as temporary, h5py.File(temporary, "x") as file:
+        write_root(file, layout, attrs)
+        create_dimensions(file, layout, points)
+        for dataset in layout.datasets():
+            file.create_dataset(dataset.name, shape=(points, *dataset.shape), dtype=dataset.dtype)
+            describe_dataset(file, dataset)
+        writer = ShardWriter(file, layout)
+        yield writer
+        writer.seal()
