@@ -66,7 +66,7 @@ class Evaluation:
     plan: Plan
 
     def __getattr__(self, name: str) -> Tensor:
-        datasets = self.__dict__.get("datasets", {})
+        datasets: Mapping[str, Tensor] = self.__dict__.get("datasets", {})
         if name not in datasets:
             raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
         return datasets[name]
@@ -236,18 +236,16 @@ def _bind_callable(f: Callable[[Tensor], Tensor], grid: Grid, options: Options) 
 
 
 def _grid(points: Any) -> Grid:
-    if isinstance(points, Grid):
-        return points
-    return PointsGrid(points)
+    return points if isinstance(points, Grid) else PointsGrid(points)
 
 
 def _options(points: Any, keywords: Keywords) -> Options:
     known = {field.name for field in fields(Options)}
     unknown = set(keywords) - known - {"order", "parameters", "plugins"}
     if unknown:
-        options = [*known, "order", "parameters", "plugins"]
+        words = [*known, "order", "parameters", "plugins"]
         raise ConfigurationError(
-            [f"keyword {name!r} is unknown. {nearest(name, options)}" for name in sorted(unknown)]
+            [f"keyword {name!r} is unknown. {nearest(name, words)}" for name in sorted(unknown)]
         )
     given: dict[str, Any] = {name: value for name, value in keywords.items() if name in known}
     is_float = isinstance(points, Tensor) and points.is_floating_point()

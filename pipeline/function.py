@@ -110,6 +110,10 @@ class Function:
         """The typed parameters, read from the signature of `build`."""
         return parameters_of(self.build, f"function {self.name!r}")
 
+    def check(self) -> None:
+        """Read everything that can be wrong in the record itself: the types of its parameters."""
+        _ = self.parameters
+
     def sizes(self, **parameters: Any) -> int | AnySize:
         """Give the input size that these parameters allow."""
         if isinstance(self.n, int | AnySize):
@@ -224,6 +228,10 @@ class GridKind:
     def options(self) -> dict[str, Parameter]:
         """The typed options, read from the signature of `build`."""
         return parameters_of(self.build, f"grid {self.name!r}")
+
+    def check(self) -> None:
+        """Read everything that can be wrong in the record itself: the types of its options."""
+        _ = self.options
 
 
 def source_digest(build: Callable[..., Any]) -> str:

@@ -201,11 +201,9 @@ class Work:
         return RunPlan(**self.directory.begin(asdict(plan)))
 
     def _shard_rows(self, evaluator: Evaluator) -> int:
-        """Whole batches, up to SHARD_BYTES on disk and SHARD_SECONDS of computing.
-
-        Batches start at the same points whatever the size of a shard, so that a measured time may
-        take part in the choice without any influence on the numbers.
-        """
+        """Whole batches, up to SHARD_BYTES on disk and SHARD_SECONDS of computing: points per shard."""
+        # Batches start at the same points whatever the size of a shard, so that a measured time
+        # may take part in the choice without any influence on the numbers.
         if self.job.shard_rows is not None:
             return self.job.shard_rows
         batch, seconds = evaluator.plan.batch, max(evaluator.plan.point_seconds, 1e-12)

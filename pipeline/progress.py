@@ -18,7 +18,7 @@ class Progress:
     """Shows how far a run is, at what rate, and when it will end."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: tqdm[None] | None = None
         self._began, self._durable = 0.0, 0
 
     @hookimpl

@@ -17,8 +17,10 @@ import pluggy
 from pipeline import hookspecs
 from pipeline.errors import ConfigurationError, PluginError, nearest
 from pipeline.function import Function, GridKind
+from pipeline.grids import builtin as builtin_grids
 
 GROUP = "pipeline.plugins"
+Record = Function | GridKind
 HOOK_NAMES = tuple(sorted(name for name in vars(hookspecs) if name.startswith("pipeline_")))
 
 
@@ -65,22 +67,36 @@ class Registry:
     def function(self, name: str) -> Function:
         """Find a function by name.
 
+        Args:
+            name: What the user types.
+
+        Returns:
+            Its record.
+
         Raises:
             ConfigurationError: No plugin contributes it.
         """
-        return self._find(self.functions, "function", name)
+        self._require(self.functions, "function", name)
+        return self.functions[name]
 
     def grid(self, name: str) -> GridKind:
         """Find a kind of grid by name.
 
+        Args:
+            name: What the user types.
+
+        Returns:
+            Its record.
+
         Raises:
             ConfigurationError: No plugin contributes it.
         """
-        return self._find(self.grids, "grid", name)
+        self._require(self.grids, "grid", name)
+        return self.grids[name]
 
-    def _find(self, known: Mapping[str, Any], kind: str, name: str) -> Any:
+    def _require(self, known: Mapping[str, Any], kind: str, name: str) -> None:
         if name in known:
-            return known[name]
+            return
         lost = "".join(
             f" Plugin {who} could not be loaded: {why}." for who, why in self.failures.items()
         )
@@ -104,7 +120,7 @@ def build_registry(files: Sequence[str] = (), own: Mapping[str, object] | None =
     Raises:
         PluginError: A named file cannot be loaded, or a plugin breaks its contract.
     """
-    plugins: dict[str, object] = dict(own or {})
+    plugins: dict[str, object] = {"pipeline.grids": builtin_grids, **(own or {})}
     failures: dict[str, str] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         _load_entry(entry, plugins, failures)
@@ -183,7 +199,7 @@ def _check_hook_names(owner: str, plugin: object) -> None:
             )
 
 
-def _collect(manager: pluggy.PluginManager, hook: str, kind: type) -> dict[str, Any]:
+def _collect(manager: pluggy.PluginManager, hook: str, kind: type[Record]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for implementation in getattr(manager.hook, hook).get_hookimpls():
@@ -198,7 +214,7 @@ def _collect(manager: pluggy.PluginManager, hook: str, kind: type) -> dict[str, 
     return dict(sorted(found.items()))
 
 
-def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type) -> list[Any]:
+def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type[Record]) -> list[Any]:
     try:
         records = list(contribute())
     except Exception as error:  # the plugin's own code may raise anything
@@ -211,5 +227,5 @@ def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type) -> l
                 f"plugin {owner!r}: {hook} has to return {kind.__name__} records, "
                 f"got {type(record).__name__} {record!r}"
             )
-        record.parameters if isinstance(record, Function) else record.options  # noqa: B018 - checks the types
+        record.check()
     return records

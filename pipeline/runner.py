@@ -128,6 +128,9 @@ class Execution:
 
         Returns:
             Number of points evaluated.
+
+        Raises:
+            KeyboardInterrupt: The user stops the run; finished shards stay.
         """
         ranges = shard_ranges(self.plan.points, self.plan.shard_rows)
         self.work.directory.require_space(

@@ -106,7 +106,7 @@ class Evaluator:
             PipelineError: The points do not fit.
         """
         self._check(points)
-        parts = [self._bare(batch) for batch in points.split(self.plan.batch)]
+        parts = [self._bare(batch) for batch in torch.split(points, self.plan.batch)]
         datasets = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return datasets if len(self.operators) > 1 else datasets[self.operators[0].name]
 

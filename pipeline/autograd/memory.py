@@ -21,7 +21,7 @@ class OverBudgetError(Exception):
     """An evaluation held more than it may; its directions have to be chunked further."""
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of live tensors while it is active, on any device.
 
     Args:
@@ -29,7 +29,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, limit: int = UNLIMITED) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.live, self.peak = limit, 0, 0
         self._sizes: dict[int, int] = {}
 
@@ -74,7 +74,7 @@ def peak_bytes(
     """
     with Meter(limit) as meter:
         evaluate(points)
-    return meter.peak
+    return int(meter.peak)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -124,6 +124,12 @@ def _read(path: str) -> str:
 
 def power_of_two(limit: int) -> int:
     """Largest power of two that is at most `limit`, at least 1.
+
+    Args:
+        limit: Any number.
+
+    Returns:
+        The power of two.
 
     Example:
         >>> power_of_two(100), power_of_two(0)

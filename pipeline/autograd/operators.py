@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def differentiate(
     def value(x: Tensor) -> Levels:
         return (f(x),)
 
-    levels = value
+    levels: Callable[[Tensor], Levels] = value
     for direction in directions:
         levels = (_forward if direction == "fwd" else _reverse)(levels, chunk)
     return levels
@@ -138,8 +139,8 @@ def _split(levels: Callable[[Tensor], Levels]) -> Callable[[Tensor], tuple[Tenso
 def _forward(levels: Callable[[Tensor], Levels], chunk: int) -> Callable[[Tensor], Levels]:
     def differentiated(x: Tensor) -> Levels:
         def column(tangent: Tensor) -> tuple[Tensor, Levels]:
-            _, derivative, lower = torch.func.jvp(_split(levels), (x,), (tangent,), has_aux=True)
-            return derivative, lower
+            result: tuple[Any, ...] = torch.func.jvp(_split(levels), (x,), (tangent,), has_aux=True)
+            return result[1], result[2]
 
         columns: list[Tensor] = []
         lower: Levels = ()
@@ -156,7 +157,8 @@ def _forward(levels: Callable[[Tensor], Levels], chunk: int) -> Callable[[Tensor
 
 def _reverse(levels: Callable[[Tensor], Levels], chunk: int) -> Callable[[Tensor], Levels]:
     def differentiated(x: Tensor) -> Levels:
-        last, pull, lower = torch.func.vjp(_split(levels), x, has_aux=True)
+        result: tuple[Any, ...] = torch.func.vjp(_split(levels), x, has_aux=True)
+        last, pull, lower = result
         if last.ndim == 0:
             return (*lower, pull(torch.ones_like(last))[0])
         rows = [

@@ -48,7 +48,13 @@ class Grid(ABC):
         return None
 
     def __getitem__(self, index: slice) -> Tensor:
-        """Give the points of a slice with step 1, float64 of shape (B, n).
+        """Give the points of a slice with step 1.
+
+        Args:
+            index: start:stop.
+
+        Returns:
+            float64 of shape (stop - start, n).
 
         Raises:
             TypeError: The index is not a slice of step 1.

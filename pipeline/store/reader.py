@@ -29,11 +29,7 @@ class Piece:
         self._file: h5py.File | None = None
 
     def file(self) -> h5py.File:
-        """The open file.
-
-        Raises:
-            StoreError: It is gone, cannot be read, or refers to other files.
-        """
+        """The open file; a `StoreError` if it is gone or refers to other files."""
         if self._file is None:
             self._file = open_checked(self.path)
         return self._file
@@ -69,6 +65,9 @@ class StoredArray:
         Args:
             index: An int, a slice, or a tuple that begins with one of these.
 
+        Returns:
+            The rows, as NumPy would index them.
+
         Raises:
             StoreError: Some of the rows have not been computed.
         """
@@ -78,9 +77,9 @@ class StoredArray:
             if step < 1:
                 raise StoreError(f"{self.name}: slices need a positive step, got {step}")
             block = self.read(start, max(start, stop))[::step]
-            return block[(slice(None), *rest)]
+            return np.asarray(block[(slice(None), *rest)])
         row = range(len(self))[rows]
-        return self.read(row, row + 1)[(0, *rest)]
+        return np.asarray(self.read(row, row + 1)[(0, *rest)])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
@@ -148,6 +147,12 @@ class Results:
 
     def __getitem__(self, name: str) -> StoredArray:
         """Find a dataset.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The dataset; nothing has been read of it.
 
         Raises:
             StoreError: There is none of this name.

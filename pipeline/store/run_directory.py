@@ -124,7 +124,8 @@ class RunDirectory:
         Returns:
             Their indices.
         """
-        names = os.listdir(self.path / SHARDS) if (self.path / SHARDS).is_dir() else []
+        folder = self.path / SHARDS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return {
             int(name[6:-3])
             for name in names

@@ -46,7 +46,7 @@ class ShardWriter:
         length = len(rows["status"])
         for name, values in rows.items():
             self._file[name].write_direct(values, dest_sel=np.s_[self._rows : self._rows + length])
-            self._checksums[name] = zlib.crc32(memoryview(values).cast("B"), self._checksums[name])
+            self._checksums[name] = zlib.crc32(values.data, self._checksums[name])
         self._rows += length
 
     def describe(self, group: str, entries: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Request:
     @property
     def directions(self) -> int:
         """Most directions that a level can have: outputs times inputs of the level below."""
-        return max(self.n, self.m * self.n ** max(self.order - 1, 0))
+        return max(self.n, self.m * int(self.n ** max(self.order - 1, 0)))
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one point's result for each order asked for."""
@@ -114,6 +114,12 @@ def parse_mode(mode: str, order: int) -> tuple[str, ...]:
 
 def spell_mode(directions: tuple[str, ...]) -> str:
     """Write directions, innermost first, as a mode.
+
+    Args:
+        directions: fwd or rev per level.
+
+    Returns:
+        The mode, outermost first.
 
     Example:
         >>> spell_mode(("rev", "fwd"))
