@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ class Progress:
     """Shows how far a run is, at what rate, and when it will end."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._began, self._durable = 0.0, 0
 
     @hookimpl

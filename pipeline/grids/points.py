@@ -1,0 +1,1 @@
+from pipeline.grids.base import Grid as PointsGrid

@@ -1,0 +1,286 @@
+"""The planner: what it chooses, what it refuses, and what it finds wrong."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.autograd.certificate import symmetry_residual
+from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
+from pipeline.autograd.finite_difference import ridders
+from pipeline.autograd.memory import OverBudgetError, available_bytes, peak_bytes, power_of_two
+from pipeline.autograd.planner import Asked, check_options, prepare, probe_indices
+from pipeline.errors import (
+    ConfigurationError,
+    DisagreementError,
+    FunctionError,
+    MemoryBudgetError,
+    PipelineError,
+)
+from pipeline.job import Options
+
+POINTS = torch.tensor(
+    [[0.3, -0.8, 1.2], [1.1, 0.4, -0.6], [0.0, 0.0, 0.0], [-1.2, 0.7, 2.0], [0.5, 0.5, 0.1]]
+).double()
+
+
+def plan(f, *operators, points=POINTS, order=None, shape=None, count=None, **options):
+    asked = Asked(f, f.__name__, operators or ("hessian",), order, shape)
+    return prepare(asked, points, Options(**options), count)
+
+
+def rosenbrock(x):
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def branch(x):
+    return x[0] ** 2 * x[1] if x[0] > 0 else x[1] ** 3
+
+
+def half_detached(x):
+    return (x.detach() * x).sum()
+
+
+def gaussian_of_norm(x):
+    return torch.exp(-(x.norm() ** 2))
+
+
+def noisy(x):
+    return (x * torch.rand(1, dtype=x.dtype)).sum()
+
+
+class WrongBackward(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2 * ctx.saved_tensors[0] ** 2
+
+
+def wrong_backward(x):
+    return WrongBackward.apply(x).sum()
+
+
+def test_takes_the_vectorised_route_and_says_how_well_it_agrees():
+    evaluator = plan(rosenbrock, "all")
+    assert evaluator.plan.route == "vmap"
+    certificate = evaluator.certificate
+    assert certificate.points_checked == 5
+    assert set(certificate.reference_error) == {"value", "gradient", "hessian"}
+    assert max(certificate.reference_error.values()) < 1e-14
+    assert 0 < certificate.finite_difference_residual < 1e-8
+    assert certificate.finite_difference_checks == 10
+    assert certificate.symmetry_residual < 1e-15
+
+
+def test_the_evaluator_is_called_bare():
+    evaluator = plan(rosenbrock, "hessian")
+    assert evaluator(torch.ones(1, 3).double()).tolist() == [
+        [[802, -400, 0], [-400, 1002, -400], [0, -400, 200]]
+    ]
+    assert evaluator(torch.ones(0, 3).double()).shape == (0, 3, 3)
+
+
+def test_the_evaluator_lists_all_that_does_not_fit():
+    evaluator = plan(rosenbrock)
+    with pytest.raises(PipelineError, match=r"shape: prepared for \(B, 3\), got \(4,\).*dtype: prepared for torch.float64"):
+        evaluator(torch.ones(4))
+    with pytest.raises(PipelineError, match="expected a tensor of shape"):
+        evaluator([[1.0, 2.0, 3.0]])
+
+
+def test_falls_back_to_the_loop_and_says_why():
+    evaluator = plan(branch)
+    assert evaluator.plan.route == "loop"
+    assert "data-dependent control flow" in evaluator.plan.refused["vmap fwd_over_rev"]
+
+
+def test_a_route_that_is_silently_wrong_is_not_used():
+    points = torch.zeros(1, 3).double()
+    evaluator = plan(gaussian_of_norm, points=points)
+    hessian = evaluator(points)
+    assert hessian.isnan().any() or torch.allclose(hessian[0], -2 * torch.eye(3).double())
+    with pytest.raises(DisagreementError, match="differs from the reference"):
+        plan(gaussian_of_norm, points=points, route="vmap", mode="fwd_over_rev")
+
+
+@pytest.mark.parametrize("f", [half_detached, wrong_backward])
+def test_wrong_derivatives_are_found_by_finite_differences(f):
+    with pytest.raises(DisagreementError, match="automatic and finite differences differ"):
+        plan(f, "gradient")
+
+
+def test_a_disagreement_can_be_let_pass(caplog):
+    with caplog.at_level(logging.WARNING):
+        evaluator = plan(half_detached, "gradient", on_disagreement="warn")
+    assert "disagreement let pass" in caplog.text
+    assert evaluator.certificate.disagreements
+
+
+def test_randomness_is_refused():
+    with pytest.raises(DisagreementError, match="loop rev"):
+        plan(noisy, "gradient")
+
+
+@pytest.mark.parametrize("f", [torch.relu, torch.abs])
+def test_kinks_on_the_grid_are_no_disagreement(f):
+    def kinked(x):
+        return f(x).sum()
+
+    assert plan(kinked, "gradient").certificate.finite_difference_checks > 0
+
+
+def test_a_gradient_at_a_minimum_is_no_disagreement():
+    def bowl(x):
+        return ((x - 0.1) ** 2 * torch.cos(x - 0.1)).sum()
+
+    x = torch.full((1, 3), 0.1).double() + 1e-17
+    assert max(plan(bowl, "all", points=x).certificate.reference_error.values()) < 1e-6
+
+
+def test_single_precision_is_compared_with_double():
+    evaluator = plan(rosenbrock, "all", points=POINTS.float())
+    assert evaluator.plan.dtype == torch.float32
+    assert evaluator.certificate.reference.endswith("float64")
+    assert 0 < evaluator.certificate.rounding_error < 1e-5
+    assert evaluator(POINTS.float())["hessian"].dtype == torch.float32
+
+
+def test_a_function_that_knows_only_float32_is_compared_with_itself():
+    weights = torch.tensor([1.0, -2.0, 0.5])
+
+    def single(x):
+        return torch.mv(weights[None], x).sum() ** 2
+
+    evaluator = plan(single, points=POINTS.float())
+    assert evaluator.certificate.reference.endswith("float32")
+    assert "cannot be evaluated in float64" in evaluator.certificate.unchecked[0]
+
+
+def test_large_results_are_compared_along_directions():
+    def wide(x):
+        return torch.arange(20_000, dtype=x.dtype) * x[0] * x[1] ** 2 * x[2]
+
+    evaluator = plan(wide, "hessian", count=10)
+    assert "contracted" in evaluator.certificate.reference
+    assert evaluator.plan.mode == "fwd_over_fwd"
+
+
+def test_contraction_finds_one_wrong_entry():
+    class OneWrong(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x.repeat(3000)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, grad):
+            grad = torch.cat([grad[:7] * 1.01, grad[7:]])
+            return grad.reshape(3000, 3).sum(0)
+
+    def f(x):
+        return OneWrong.apply(x)
+
+    with pytest.raises(DisagreementError, match="finite differences"):
+        plan(f, "jacobian", route="loop")
+
+
+def test_memory_is_measured():
+    assert peak_bytes(lambda x: x * 2 + 1, torch.ones(1000).double()) == 16_000
+    with pytest.raises(OverBudgetError):
+        peak_bytes(lambda x: x.repeat(100), torch.ones(1000).double(), limit=10_000)
+    assert available_bytes(torch.device("cpu")) > 1 << 20
+    assert [power_of_two(n) for n in (1, 2, 3, 1023)] == [1, 2, 2, 512]
+
+
+def test_directions_are_chunked_to_fit_the_budget():
+    def dense(x):
+        return torch.sin(torch.outer(x, x)).sum()
+
+    points = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).double()
+    free = plan(dense, points=points, count=100)
+    tight = plan(dense, points=points, count=100, memory=free.plan.point_bytes // 4)
+    assert free.plan.chunk == 40
+    assert tight.plan.chunk < 40
+    assert tight.plan.batch < free.plan.batch
+    assert torch.allclose(tight(points), free(points), rtol=1e-12)
+    with pytest.raises(MemoryBudgetError, match="one point with chunk=1 needs more than the memory budget"):
+        plan(dense, points=points, memory=10_000)
+
+
+def test_one_bad_point_fails_alone():
+    def fussy(x):
+        if x[0] > 1.0:
+            raise ValueError("too far")
+        return x[0] ** 2 + x[1].sqrt() + x[2]
+
+    points = POINTS.abs() + 0.1
+    points = torch.cat([points, torch.tensor([[0.5, -1.0, 0.0]]).double()])
+    found = plan(fussy, "all", points=points[:1]).guarded(points)
+    assert found.status.tolist() == [OK, FAILED, OK, FAILED, OK, NONFINITE]
+    assert found.failures == {1: "ValueError: too far", 3: "ValueError: too far"}
+    assert found.datasets["hessian"][1].isnan().all()
+    assert found.datasets["gradient"][0, 0] == 2 * points[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda x: float(x.sum()), "has to return a torch.float64 tensor.*got float"),
+        (lambda x: x.sum().to(torch.complex128), "torch.complex128"),
+        (lambda x: x.sum().int(), "torch.int32"),
+        (lambda x: x.sum().float(), r"torch.float32.*dtype=x.dtype"),
+        (lambda x: torch.outer(x, x), r"shape \(3, 3\).*flatten"),
+        (lambda x: x[:0], r"shape \(0,\)"),
+        (lambda x: x.missing, "raised at all 5 points tried.*AttributeError"),
+        (lambda x: x.mul_(2).sum(), "changes its input in place"),
+    ],
+)  # fmt: skip
+def test_functions_that_cannot_be_differentiated(f, message):
+    with pytest.raises(FunctionError, match=message):
+        plan(f)
+
+
+def test_a_declared_shape_is_kept():
+    with pytest.raises(FunctionError, match=r"has to return shape \(2,\) for n = 3 inputs, got \(3,\)"):
+        plan(torch.sin, "jacobian", shape=(2,))
+
+
+def test_options_are_checked():
+    faults = check_options(Options(route="vmpa", on_disagreement="shrug", batch=0, mode="fwd"), order=2)
+    assert len(faults) == 4
+    assert "route 'vmpa' is unknown. Did you mean 'vmap'?" in faults[0]
+    with pytest.raises(ConfigurationError, match="route 'loop' has no mode 'fwd_over_rev': expected one of rev_over_rev"):
+        plan(rosenbrock, route="loop", mode="fwd_over_rev")
+
+
+def test_probes_come_from_all_over_the_grid():
+    assert probe_indices(1) == [0]
+    assert probe_indices(2) == [0, 1]
+    assert probe_indices(10**9)[-1] == 10**9 - 1
+
+
+def test_ridders_estimates_its_own_error():
+    estimate = ridders(lambda t: torch.sin(torch.tensor(1.0 + t).double()).item(), 0.01)
+    exact = torch.cos(torch.tensor(1.0).double()).item()
+    assert abs(estimate.value - exact) <= 10 * estimate.error + 1e-14
+    assert estimate.error < 1e-10
+
+
+def test_symmetry_residual():
+    level = torch.tensor([[[1.0, 2.0], [2.5, 4.0]]])
+    assert symmetry_residual(level, 2) == pytest.approx(0.125)
+    assert symmetry_residual(level, 1) is None
