@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -277,7 +277,8 @@ def _try(study: Study, route: Route, mode: str) -> Trial:
             per_point, fixed = max(double - single, 1), max(2 * single - double, 0)
             batch = _fit_batch(study, route, per_point, fixed)
             evaluate = route.prepare(study.request, mode, chunk)
-            compared = _compare(study, evaluate, batch)
+            widths = _widths(study, route, batch)
+            compared = _compare(study, evaluate, widths)
         except MemoryBudgetError:
             raise
         except Exception as error:  # torch refuses a function by any kind of error
@@ -287,19 +288,25 @@ def _try(study: Study, route: Route, mode: str) -> Trial:
 
 
 def _compare(
-    study: Study, evaluate: Evaluate, batch: int
+    study: Study, evaluate: Evaluate, widths: Sequence[int]
 ) -> tuple[dict[int, Deviation], float | None, tuple[int, ...], float]:
-    probes = len(study.points)
-    widths = sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
     worst = dict.fromkeys(study.request.orders, AGREEMENT)
     for width in widths:
         began = time.perf_counter()
         levels = _at_width(evaluate, study.points, width)
-        seconds = (time.perf_counter() - began) / max(width, probes)
+        seconds = (time.perf_counter() - began) / len(levels[0])
         for order, deviation in study.oracle.compare(levels).items():
             worst[order] = worst[order].worse(deviation)
     symmetry = symmetry_residual(levels[-1], study.request.order)
     return worst, symmetry, tuple(widths), seconds
+
+
+def _widths(study: Study, route: Route, batch: int) -> list[int]:
+    """Batch sizes at which a route is compared: they have changed answers in torch."""
+    probes = len(study.points)
+    if route.pointwise:
+        return [probes]
+    return sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
 
 
 def _at_width(evaluate: Evaluate, points: Tensor, width: int) -> tuple[Tensor, ...]:
@@ -318,7 +325,7 @@ def _fit_chunk(study: Study, route: Route, mode: str) -> tuple[int, int, int]:
         evaluate = route.prepare(study.request, mode, chunk)
         try:
             single = peak_bytes(evaluate, point, limit=study.budget)
-            return chunk, single, peak_bytes(evaluate, pair)
+            return chunk, single, single if route.pointwise else peak_bytes(evaluate, pair)
         except OverBudgetError:
             if study.options.chunk is not None or chunk == 1:
                 raise MemoryBudgetError(

@@ -1,1 +1,0 @@
-from pipeline.grids.base import Grid as PointsGrid

@@ -17,7 +17,9 @@ def scalar(x):
 
 
 def vector(x):
-    return torch.stack([x[0] * x[1].exp(), x[2] ** 3 * x[0], x.sum() * 0 + 1, x[1], x.square().sum()])
+    return torch.stack(
+        [x[0] * x[1].exp(), x[2] ** 3 * x[0], x.sum() * 0 + 1, x[1], x.square().sum()]
+    )
 
 
 def constant(x):
@@ -29,7 +31,9 @@ CASES = [
     pytest.param(vector, (5,), id="vector"),
     pytest.param(constant, (2,), id="constant"),
 ]
-POINTS = torch.tensor([[0.3, -0.8, 1.2], [1.1, 0.4, -0.6], [0.9, 0.2, 0.5], [-1.2, 0.7, 2.0]]).double()
+POINTS = torch.tensor(
+    [[0.3, -0.8, 1.2], [1.1, 0.4, -0.6], [0.9, 0.2, 0.5], [-1.2, 0.7, 2.0]]
+).double()
 
 
 def all_modes(order):
@@ -54,7 +58,10 @@ def test_every_mode_and_chunk_equals_the_reference(f, shape, order):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+@given(
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+)
 def test_jvp_is_linear_in_the_direction(u, v):
     x = POINTS[0]
     a, b = torch.tensor(u).double(), torch.tensor(v).double()
@@ -96,7 +103,9 @@ def test_modes_are_written_outermost_first():
     assert parse_mode("fwd_over_rev", 2) == ("rev", "fwd")
     assert spell_mode(()) == "none"
     for mode, order in (("fwd", 2), ("sideways", 1), ("none", 1), ("rev", 0)):
-        with pytest.raises(ConfigurationError, match=f"mode '{mode}' does not fit order {order}: expected"):
+        with pytest.raises(
+            ConfigurationError, match=f"mode '{mode}' does not fit order {order}: expected"
+        ):
             parse_mode(mode, order)
 
 
@@ -104,7 +113,11 @@ def test_operators_are_resolved_for_a_shape():
     assert resolve_operators(["all"], None, ()) == (
         Operator("value", 0), Operator("gradient", 1), Operator("hessian", 2),
     )  # fmt: skip
-    assert [op.name for op in resolve_operators(["all"], None, (3,))] == ["value", "jacobian", "hessian"]
+    assert [op.name for op in resolve_operators(["all"], None, (3,))] == [
+        "value",
+        "jacobian",
+        "hessian",
+    ]
     assert resolve_operators(["derivative", "derivative"], 3, ()) == (Operator("derivative_3", 3),)
 
 
@@ -112,7 +125,12 @@ def test_operators_are_resolved_for_a_shape():
     ("names", "order", "shape", "message"),
     [
         (["hesian"], None, (), r"operator 'hesian' is unknown. Did you mean 'hessian'\?"),
-        (["gradient"], None, (4,), r"gradient needs a scalar function.*\(4,\); ask for the jacobian"),
+        (
+            ["gradient"],
+            None,
+            (4,),
+            r"gradient needs a scalar function.*\(4,\); ask for the jacobian",
+        ),
         (["derivative"], None, (), "derivative needs an order from 1 to 8, got None"),
         (["derivative"], 9, (), "got 9"),
         ([], None, (), "no operator was asked for"),

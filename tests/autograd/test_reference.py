@@ -95,7 +95,9 @@ def test_derivatives_of_a_polynomial_end():
 
 def test_derivatives_are_evaluated_under_no_grad_too():
     with torch.no_grad():
-        assert derivatives(torch.sin, torch.tensor([0.3]).double(), 1)[1].item() == math.cos(0.3)
+        assert derivatives(torch.sin, torch.tensor([0.3], dtype=torch.float64), 1)[
+            1
+        ].item() == math.cos(0.3)
 
 
 def test_directional_contracts_the_full_tensor():

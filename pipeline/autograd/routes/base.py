@@ -64,6 +64,7 @@ class Route(ABC):
 
     name: ClassVar[str]
     widest: ClassVar[int]  # most points that are worth evaluating in one call
+    pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:

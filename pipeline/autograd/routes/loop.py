@@ -16,6 +16,7 @@ class LoopRoute(Route):
 
     name: ClassVar[str] = "loop"
     widest: ClassVar[int] = 16
+    pointwise: ClassVar[bool] = True
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Reverse mode at every level: one backward pass per element."""

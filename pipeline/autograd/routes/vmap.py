@@ -16,6 +16,7 @@ class VmapRoute(Route):
 
     name: ClassVar[str] = "vmap"
     widest: ClassVar[int] = 1 << 16
+    pointwise: ClassVar[bool] = False
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Columns where there are fewer inputs than outputs, else rows; outer levels by columns."""
