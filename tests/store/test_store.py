@@ -1,0 +1,285 @@
+"""The store: layout, commit protocol, assembling, reading."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from pipeline.errors import StoreError
+from pipeline.store import result as result_module
+from pipeline.store.commit import committed, remove_stale
+from pipeline.store.layout import SCHEMA, Layout
+from pipeline.store.reader import open_results
+from pipeline.store.result import assemble
+from pipeline.store.run_directory import RunDirectory, shard_ranges
+from pipeline.store.shard import new_shard
+
+LAYOUT = Layout(
+    n=3,
+    output_shape=(2,),
+    operators=(("value", 0), ("jacobian", 1), ("hessian", 2), ("derivative_3", 3)),
+    dtype="float64",
+    title="a test",
+    input_names=("a", "b", "c"),
+    output_names=("u", "v"),
+    input_units="m",
+    output_units="J",
+)
+
+
+def rows(start, stop):
+    generator = np.random.default_rng(0)
+    whole = {
+        d.name: generator.standard_normal((10, *d.shape)).astype(d.dtype) for d in LAYOUT.datasets()
+    }
+    whole["status"] = np.array([1, 1, 2, 1, 1, 3, 1, 1, 1, 1], dtype="u1")
+    return {name: values[start:stop] for name, values in whole.items()}
+
+
+def attrs(start, stop):
+    return {"run_id": "0123", "start": start, "stop": stop, "created": "now", "history": "test"}
+
+
+def write(path, start, stop):
+    with new_shard(path, LAYOUT, stop - start, attrs(start, stop)) as writer:
+        middle = (start + stop) // 2
+        writer.append(rows(start, middle))
+        writer.append(rows(middle, stop))
+        writer.describe("certificate", {"route": "loop", "error": 1e-16})
+        writer.describe("provenance", {"config_yaml": "a: 1\n" * 20_000, "seed": 3})
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.make()
+    directory.begin({"schema": SCHEMA, "points": 10})
+    for index, (start, stop) in enumerate(shard_ranges(10, 4)):
+        write(directory.shard(index), start, stop)
+    return directory
+
+
+@pytest.fixture(params=["real", "virtual"])
+def finished(run_directory, request, monkeypatch):
+    if request.param == "virtual":
+        monkeypatch.setattr(result_module, "SMALL", 0)
+    paths = [run_directory.shard(index) for index in range(3)]
+    assemble(run_directory.result, LAYOUT, paths, attrs(0, 10))
+    with h5py.File(run_directory.result) as file:
+        assert file["hessian"].is_virtual == (request.param == "virtual")
+    return run_directory
+
+
+def test_a_result_reads_back_bit_for_bit(finished):
+    for path in (finished.path, finished.result):
+        with open_results(path) as results:
+            for name, expected in rows(0, 10).items():
+                stored = results[name]
+                assert stored.shape == expected.shape
+                assert stored.dtype == expected.dtype
+                assert np.array_equal(stored[:], expected)
+                assert np.array_equal(stored[3:9:2], expected[3:9:2])
+                assert np.array_equal(stored[-1], expected[-1])
+                assert np.array_equal(np.asarray(stored), expected)
+            assert np.array_equal(results.hessian[2:6, 1, :, 0], rows(2, 6)["hessian"][:, 1, :, 0])
+            assert results.missing() == []
+            assert (results.count("ok"), results.count("nonfinite"), results.count("failed")) == (8, 1, 1)
+            assert results.certificate == {"route": "loop", "error": 1e-16}
+            assert results.provenance["config_yaml"] == "a: 1\n" * 20_000
+            assert "hessian (10, 2, 3, 3) float64" in repr(results)
+            assert "hessian" in dir(results)
+
+
+def test_batches_are_tensors(finished):
+    with open_results(finished.path) as results:
+        parts = list(results.batches(4, ["x", "value"]))
+        assert [len(part["x"]) for part in parts] == [4, 4, 2]
+        assert torch.equal(torch.cat([part["value"] for part in parts]), torch.from_numpy(rows(0, 10)["value"]))
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+def test_xarray_reads_names_and_dimensions(finished, engine):
+    with xarray.open_dataset(finished.result, engine=engine) as data:
+        assert data["hessian"].dims == ("point", "output", "input", "input_2")
+        assert data["derivative_3"].dims[-1] == "input_3"
+        assert list(data["input_name"].values) == ["a", "b", "c"]
+        assert data["hessian"].attrs["units"] == "J (m)-2"
+        assert data["hessian"].attrs["symmetric"] == "input input_2"
+        assert data.attrs["Conventions"] == "CF-1.11"
+        assert data["status"].attrs["flag_meanings"] == "missing ok nonfinite failed"
+        assert np.array_equal(data["hessian"].values, rows(0, 10)["hessian"])
+    assert "point" not in data.coords
+
+
+def test_the_result_directory_can_be_moved(finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    finished.path.rename(moved)
+    with open_results(moved) as results, h5py.File(moved / "result.h5") as file:
+        assert np.array_equal(file["value"][()], results.value[:])
+        assert np.array_equal(results.to_xarray()["x"].values, rows(0, 10)["x"])
+
+
+def test_the_dimension_point_takes_no_storage(finished):
+    with h5py.File(finished.result) as file:
+        assert file["point"].id.get_storage_size() == 0
+
+
+def test_checksums_are_those_of_the_bytes(run_directory):
+    import zlib
+
+    with h5py.File(run_directory.shard(0)) as file:
+        for name, expected in rows(0, 4).items():
+            assert file["checksums"][name][()].decode() == f"crc32:{zlib.crc32(expected.tobytes()):08x}"
+
+
+def test_an_unfinished_run_can_be_read(run_directory):
+    run_directory.shard(1).unlink()
+    with open_results(run_directory.path) as results:
+        assert results.points == 10
+        assert results.missing() == [(4, 8)]
+        assert np.array_equal(results.x[8:10], rows(8, 10)["x"])
+        with pytest.raises(StoreError, match=r"rows 4 and on have not been computed \(asked for 2:10\)"):
+            results.x[2:10]
+        with pytest.raises(StoreError, match="is not finished"):
+            results.to_xarray()
+
+
+def test_a_missing_shard_of_a_virtual_result_is_said_loudly(run_directory, monkeypatch):
+    monkeypatch.setattr(result_module, "SMALL", 0)
+    assemble(run_directory.result, LAYOUT, [run_directory.shard(i) for i in range(3)], attrs(0, 10))
+    run_directory.shard(2).unlink()
+    with pytest.raises(StoreError, match=r"1 of 3 are missing \(shard-00002.h5"):
+        open_results(run_directory.path)
+
+
+def test_reading_into_a_buffer(finished):
+    with open_results(finished.path) as results:
+        buffer = np.empty((4, 3))
+        assert results.x.read(3, 7, out=buffer) is buffer
+        assert np.array_equal(buffer, rows(3, 7)["x"])
+        with pytest.raises(StoreError, match=r"buffer has to be float64 \(4, 3\), got float64 \(5, 3\)"):
+            results.x.read(3, 7, out=np.empty((5, 3)))
+
+
+def test_names_that_are_not_there(finished):
+    with open_results(finished.path) as results:
+        with pytest.raises(StoreError, match="no dataset 'hesian'. Did you mean 'hessian'"):
+            results["hesian"]
+        with pytest.raises(AttributeError, match="Did you mean 'hessian'"):
+            results.hesian  # noqa: B018
+
+
+def test_nothing_remains_of_a_shard_that_fails(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        new_shard(tmp_path / "shard-00000.h5", LAYOUT, 4, attrs(0, 4)) as writer,
+    ):
+        writer.append(rows(0, 2))
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_committed_file_is_never_replaced(tmp_path):
+    final = tmp_path / "done"
+    for text in ("first", "second"):
+        with committed(final) as temporary:
+            temporary.write_text(text)
+    assert final.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["done"]
+
+
+def test_a_file_system_without_links_is_served_by_rename(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with committed(tmp_path / "done") as temporary:
+        temporary.write_text("content")
+    assert (tmp_path / "done").read_text() == "content"
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    def fill():
+        with committed(tmp_path / "done") as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="No space left on device; finished shards are safe"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stale_temporaries_of_dead_processes_are_removed(tmp_path):
+    host = socket.gethostname()
+    dead = tmp_path / f".shard-00000.{host}.999999999.abc.tmp"
+    alive = tmp_path / f".shard-00000.{host}.{os.getpid()}.abc.tmp"
+    foreign = tmp_path / ".shard-00000.another.example.1.abc.tmp"
+    for path in (dead, alive, foreign):
+        path.touch()
+    remove_stale(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, foreign])
+
+
+@pytest.mark.parametrize("content", ["not json", '{"schema": "other"}', "[]"])
+def test_a_foreign_plan_is_in_the_way(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(StoreError, match="run.json is in the way"):
+        RunDirectory(tmp_path).plan()
+
+
+def test_the_first_plan_counts(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.begin({"schema": SCHEMA, "batch": 1})
+    assert directory.begin({"schema": SCHEMA, "batch": 2})["batch"] == 1
+    assert json.loads((tmp_path / "run.json").read_text())["batch"] == 1
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made.*choose another with output_dir="):
+        RunDirectory(tmp_path / "file" / "run").make()
+
+
+def test_space_is_checked_before_work_starts(tmp_path):
+    RunDirectory(tmp_path).require_space(1)
+    with pytest.raises(StoreError, match="still to be written take"):
+        RunDirectory(tmp_path).require_space(1 << 60)
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="expected result.h5 or shards of a run, found neither"):
+        open_results(tmp_path)
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_results(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["schema"] = "something else"
+    with pytest.raises(StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"):
+        open_results(tmp_path / "other.h5")
+
+
+def test_files_that_refer_to_other_files_are_refused(tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["value"] = np.arange(4.0)
+    for kind in ("link", "external", "virtual"):
+        path = tmp_path / f"{kind}.h5"
+        write(path, 0, 4)
+        with h5py.File(path, "r+") as file:
+            del file["value"]
+            if kind == "link":
+                file["value"] = h5py.ExternalLink(str(secret), "value")
+            elif kind == "external":
+                file.create_dataset("value", (4,), "f8", external=[(str(secret), 0, 32)])
+            else:
+                virtual = h5py.VirtualLayout((4,), "f8")
+                virtual[:] = h5py.VirtualSource(str(secret), "value", (4,))
+                file.create_virtual_dataset("value", virtual)
+        with pytest.raises(StoreError, match="'value' refers to another file"):
+            open_results(Path(path))

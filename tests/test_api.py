@@ -1,0 +1,125 @@
+"""The Python door."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import pipeline
+from pipeline.errors import ConfigurationError, MemoryBudgetError
+
+X = torch.tensor([[0.3, -0.8], [1.0, 1.0], [-1.2, 1.0]], dtype=torch.float64)
+
+
+def cubes(x):
+    return (x**3).sum()
+
+
+def test_import_costs_no_torch():
+    code = "import sys, pipeline; dir(pipeline); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pipeline.nothing  # noqa: B018
+
+
+def test_evaluate_names_its_results_like_the_datasets():
+    result = pipeline.evaluate(cubes, X, ["value", "gradient", "hessian", "derivative"], order=3)
+    assert torch.allclose(result.gradient, 3 * X**2)
+    assert torch.allclose(result.hessian, torch.diag_embed(6 * X))
+    assert result.derivative_3.shape == (3, 2, 2, 2)
+    assert result.derivative_3[0, 1, 1, 1] == 6
+    assert result.status.tolist() == [1, 1, 1]
+    assert torch.equal(result.x, X)
+    assert "hessian" in dir(result)
+    with pytest.raises(AttributeError, match="nothing named 'jacobian' was evaluated"):
+        result.jacobian  # noqa: B018
+
+
+def test_prepare_gives_a_bare_evaluator():
+    evaluator = pipeline.prepare("rosenbrock", X, "hessian")
+    assert torch.equal(evaluator(X[1:2])[0], torch.tensor([[802.0, -400.0], [-400.0, 200.0]]).double())
+    both = pipeline.prepare(cubes, X, ("value", "gradient"))(X)
+    assert set(both) == {"value", "gradient"}
+
+
+def test_dtype_follows_the_points():
+    assert pipeline.evaluate(cubes, X.float(), "gradient").gradient.dtype == torch.float32
+    assert pipeline.evaluate(cubes, X.numpy(), "gradient").gradient.dtype == torch.float64
+    assert pipeline.evaluate(cubes, [[1, 2]], "gradient", dtype="float32").gradient.dtype == torch.float32
+
+
+def test_parameters_of_a_plugin():
+    result = pipeline.evaluate("rosenbrock", X, "value", parameters={"b": 0.0})
+    assert torch.allclose(result.value, (1 - X[:, 0]) ** 2)
+    with pytest.raises(ConfigurationError, match="parameters.c is unknown"):
+        pipeline.evaluate("rosenbrock", X, "value", parameters={"c": 0.0})
+    with pytest.raises(ConfigurationError, match="functools.partial"):
+        pipeline.evaluate(cubes, X, "value", parameters={"c": 0.0})
+
+
+def test_bad_points_are_flagged_not_dropped():
+    result = pipeline.evaluate(lambda x: x.log().sum(), torch.tensor([[1.0], [0.0], [-1.0]]).double(), "gradient")
+    assert result.status.tolist() == [1, 2, 1]
+    assert result.gradient[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pipeline.evaluate(cubes, X, "hesian"), "operator 'hesian' is unknown"),
+        (lambda: pipeline.evaluate(cubes, X, rout="vmap"), "keyword 'rout' is unknown. Did you mean 'route'"),
+        (lambda: pipeline.evaluate(cubes, X, route="fast"), "route 'fast' is unknown"),
+        (lambda: pipeline.evaluate(cubes, X, dtype="int8"), "dtype 'int8' cannot be used"),
+        (lambda: pipeline.evaluate(cubes, X, device="tpu"), "device 'tpu' is unknown"),
+        (lambda: pipeline.evaluate(3, X), "expected a torch function, a name or a Function record"),
+        (lambda: pipeline.evaluate("nothing", X), "function 'nothing' is unknown"),
+        (lambda: pipeline.evaluate("wood", X), "takes n = 4 inputs; the points have n = 2"),
+        (lambda: pipeline.evaluate(cubes, X[0]), r"expected shape \(N, n\)"),
+        (lambda: pipeline.evaluate(cubes, X[:0]), "at least one point"),
+        (lambda: pipeline.evaluate(cubes, X * torch.nan), "not finite"),
+        (lambda: pipeline.evaluate(cubes, "points"), "points"),
+        (lambda: pipeline.evaluate(cubes, X + 0j), "complex"),
+    ],
+)
+def test_faults(call, message):
+    with pytest.raises(pipeline.PipelineError, match=message):
+        call()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there():
+    with pytest.raises(ConfigurationError, match="sees 0 CUDA devices"):
+        pipeline.evaluate(cubes, X, device="cuda")
+
+
+def test_a_result_that_does_not_fit_into_memory_is_refused():
+    grid = pipeline.registry.build_registry().grid("random").build(pipeline.Space(2), count=10**12)
+    with pytest.raises(MemoryBudgetError, match="pipeline.run"):
+        pipeline.evaluate(cubes, grid)
+
+
+def test_run_stores_and_finds_again(tmp_path):
+    first = pipeline.run(cubes, X, ("value", "hessian"), output_dir=tmp_path)
+    with first as results:
+        assert np.array_equal(results.hessian[:], torch.diag_embed(6 * X).numpy())
+        path = results.path
+    stamp = path.stat().st_mtime_ns
+    with pipeline.run(cubes, X, ("value", "hessian"), output_dir=tmp_path) as again:
+        assert again.path == path
+        assert path.stat().st_mtime_ns == stamp
+
+
+def test_what_a_closure_holds_makes_another_run(tmp_path):
+    paths = set()
+    for scale in (1.0, 2.0):
+        with pipeline.run(lambda x, s=scale: s * cubes(x), X, "gradient", output_dir=tmp_path) as results:
+            assert np.allclose(results.gradient[:], scale * 3 * X.numpy() ** 2)
+            paths.add(results.path)
+    assert len(paths) == 2
