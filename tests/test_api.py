@@ -83,7 +83,7 @@ def test_bad_points_are_flagged_not_dropped():
         (lambda: pipeline.evaluate("wood", X), "takes n = 4 inputs; the points have n = 2"),
         (lambda: pipeline.evaluate(cubes, X[0]), r"expected shape \(N, n\)"),
         (lambda: pipeline.evaluate(cubes, X[:0]), "at least one point"),
-        (lambda: pipeline.evaluate(cubes, X * torch.nan), "not finite"),
+        (lambda: pipeline.evaluate(cubes, X * torch.nan), "has to be finite"),
         (lambda: pipeline.evaluate(cubes, "points"), "points"),
         (lambda: pipeline.evaluate(cubes, X + 0j), "complex"),
     ],

@@ -1,0 +1,210 @@
+"""The run: resume, identity, observers, bad points, what is in the way."""
+
+import dataclasses
+import json
+import logging
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline import hookimpl, open_results
+from pipeline.errors import ConfigurationError, StoreError
+from pipeline.function import BoundFunction, Function
+from pipeline.grids.points import PointsGrid
+from pipeline.job import Job, Options
+from pipeline.registry import Registry
+from pipeline.runner import run
+
+POINTS = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(10, 2)
+
+
+def quartic(x):
+    return (x**4).sum() + x.prod()
+
+
+def bound(f=quartic, digest="d", shape=()):
+    return BoundFunction(Function("quartic", lambda: f, n=2), {}, 2, shape, digest)
+
+
+class Recorder:
+    """Writes down what it observes."""
+
+    def __init__(self):
+        self.seen = []
+
+    @hookimpl
+    def pipeline_run_started(self, run):
+        self.seen.append(("started", run.points_done))
+
+    @hookimpl
+    def pipeline_shard_finished(self, run, shard):
+        assert shard.path.is_file()
+        self.seen.append(("shard", shard.index))
+
+    @hookimpl
+    def pipeline_point_failed(self, run, index, reason):
+        self.seen.append(("failed", index, reason))
+
+    @hookimpl
+    def pipeline_run_finished(self, run, summary):
+        assert summary.path.is_file()
+        self.seen.append(("finished", summary.computed))
+
+
+class Stop:
+    """Interrupts the run after some shards."""
+
+    def __init__(self, after):
+        self.after = after
+
+    @hookimpl
+    def pipeline_shard_finished(self, run, shard):
+        if shard.index + 1 == self.after:
+            raise KeyboardInterrupt
+
+
+def job(tmp_path, **changes):
+    options = Options(device="cpu", **changes.pop("options", {}))
+    return Job("test", ("value", "hessian"), options=options, output_dir=tmp_path, shard_rows=4, **changes)
+
+
+def go(a_job, *observers, function=None, points=POINTS):
+    hook = Registry.of({str(i): observer for i, observer in enumerate(observers)}).hook
+    return run(a_job, function or bound(), PointsGrid(points), hook)
+
+
+def test_a_run_tells_its_observers_what_is_durable(tmp_path):
+    recorder = Recorder()
+    summary = go(job(tmp_path), recorder)
+    assert recorder.seen == [("started", 0), ("shard", 0), ("shard", 1), ("shard", 2), ("finished", 10)]
+    assert (summary.points, summary.computed, summary.nonfinite, summary.failed) == (10, 10, 0, 0)
+    with open_results(summary.path) as results:
+        expected = torch.func.vmap(torch.func.hessian(quartic))(POINTS)
+        assert np.allclose(results.hessian[:], expected.numpy(), rtol=1e-13)
+        assert np.array_equal(results.x[:], POINTS.numpy())
+        assert json.loads(results.certificate["reference_error"])["hessian"] < 1e-12
+        assert results.provenance["git_dirty"] in (0, 1)
+        assert json.loads(results.provenance["packages_json"])["torch"] == torch.__version__
+    assert "is not used" not in (summary.path.parent / "pipeline.log").read_text()
+
+
+def test_the_same_again_has_nothing_to_do(tmp_path):
+    first, recorder = go(job(tmp_path)), Recorder()
+    again = go(job(tmp_path), recorder)
+    assert again.computed == 0
+    assert again.path == first.path
+    assert recorder.seen == []
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, after, caplog):
+    undisturbed = go(job(tmp_path / "one"))
+    with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
+        go(job(tmp_path / "two"), Stop(after))
+    assert f"interrupted: {after} of 3 shards are safe" in caplog.text
+    recorder = Recorder()
+    resumed = go(job(tmp_path / "two"), recorder)
+    assert recorder.seen[0] == ("started", 4 * after)
+    assert resumed.computed == 10 - 4 * after
+    assert resumed.path.parent.name == undisturbed.path.parent.name
+    with open_results(undisturbed.path) as one, open_results(resumed.path) as two:
+        for name in one.names:
+            assert np.array_equal(one[name][:], two[name][:])
+    assert not list(resumed.path.parent.rglob("*.tmp"))
+
+
+def test_what_determines_the_numbers_names_the_run(tmp_path):
+    base = go(job(tmp_path)).path
+    assert go(job(tmp_path), function=bound(digest="edited source")).path != base
+    assert go(job(tmp_path), points=POINTS + 1).path != base
+    assert go(job(tmp_path, options={"dtype": "float32"})).path != base
+    assert go(dataclasses.replace(job(tmp_path), operators=("value",))).path != base
+
+
+def test_how_it_is_computed_does_not(tmp_path):
+    paths = [
+        go(job(tmp_path / name, options=options)).path.relative_to(tmp_path / name)
+        for name, options in (("a", {}), ("b", {"route": "loop"}), ("c", {"batch": 3, "chunk": 1}))
+    ]
+    assert len(set(paths)) == 1
+
+
+def test_a_run_keeps_its_route(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        go(job(tmp_path, options={"route": "loop"}), Stop(1))
+    with pytest.raises(StoreError, match="was begun with route=loop and keeps it, got route=vmap"):
+        go(job(tmp_path, options={"route": "vmap"}))
+    summary = go(job(tmp_path))
+    with open_results(summary.path) as results:
+        assert results.certificate["route"] == "loop"
+
+
+def test_points_that_fail_are_flagged_and_reported(tmp_path):
+    def fussy(x):
+        if x[0] > 0.5:
+            raise ValueError("too far")
+        return x[0].log() + x[1]
+
+    recorder = Recorder()
+    summary = go(job(tmp_path), recorder, function=bound(fussy))
+    assert (summary.nonfinite, summary.failed) == (5, 2)
+    assert [entry for entry in recorder.seen if entry[0] == "failed"] == [
+        ("failed", 8, "ValueError: too far"), ("failed", 9, "ValueError: too far"),
+    ]  # fmt: skip
+    with open_results(summary.path) as results:
+        assert results.status[:].tolist() == [2] * 5 + [1] * 3 + [3] * 2
+        assert np.isnan(results.hessian[8]).all()
+        assert len(results) == 10
+    with h5py.File(summary.path.parent / "shards" / "shard-00002.h5") as file:
+        assert json.loads(file["provenance/failures_json"][()])["8"] == "ValueError: too far"
+
+
+class Broken:
+    """An observer that raises."""
+
+    @hookimpl
+    def pipeline_shard_finished(self, run, shard):
+        raise RuntimeError("broken observer")
+
+
+def test_an_observer_that_raises_is_logged_and_disturbs_nobody(tmp_path, caplog):
+    recorder = Recorder()
+    assert go(job(tmp_path), Broken(), recorder).computed == 10
+    assert "broken observer" in caplog.text
+    assert ("shard", 2) in recorder.seen
+
+
+def test_a_foreign_result_is_in_the_way(tmp_path):
+    path = go(job(tmp_path)).path
+    (path.parent / "run.json").unlink()
+    with pytest.raises(StoreError, match="result.h5 is in the way: it has no run.json"):
+        go(job(tmp_path))
+
+
+def test_a_plan_of_another_run_is_in_the_way(tmp_path):
+    path = go(job(tmp_path)).path
+    path.unlink()
+    plan = path.parent / "run.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "run_id": "ffff"}))
+    with pytest.raises(StoreError, match="got the plan of run ffff"):
+        go(job(tmp_path))
+    plan.write_text(json.dumps({"schema": json.loads(plan.read_text())["schema"]}))
+    with pytest.raises(StoreError, match="no complete plan"):
+        go(job(tmp_path))
+
+
+def test_a_mode_that_does_not_fit(tmp_path):
+    with pytest.raises(ConfigurationError, match="mode 'fwd' does not fit order 2"):
+        go(job(tmp_path, options={"mode": "fwd"}))
+
+
+def test_two_processes_that_begin_together_agree_on_one_plan(tmp_path):
+    """The second one finds the plan of the first when it comes to write its own."""
+    first = go(job(tmp_path, options={"batch": 2}))
+    first.path.unlink()
+    for shard in (first.path.parent / "shards").iterdir():
+        shard.unlink()
+    second = go(job(tmp_path, options={"batch": 4}))
+    assert json.loads((second.path.parent / "run.json").read_text())["batch"] == 2
