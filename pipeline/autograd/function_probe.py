@@ -53,7 +53,8 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise ConfigurationError(
                 [
-                    f"device {name!r} is not there: torch {torch.__version__} sees {count} CUDA devices; use device=cpu or device=auto"
+                    f"device {name!r} is not there: torch {torch.__version__} sees {count} CUDA devices; "
+                    "use device=cpu or device=auto"
                 ]
             )
     return device

@@ -33,6 +33,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.limit, self.live, self.peak = limit, 0, 0
         self._sizes: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation imports torch._dynamo, which takes longer than a short job
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
