@@ -18,7 +18,7 @@ HOARE_PAL = "M. R. Hoare & P. Pal, Adv. Phys. 20 (1971) 161-196"
 WALES_DOYE = "D. J. Wales & J. P. K. Doye, J. Phys. Chem. A 101 (1997) 5111-5116"
 DOYE_WALES = "J. P. K. Doye & D. J. Wales, J. Chem. Soc., Faraday Trans. 93 (1997) 4233-4243"
 
-MORSE_13_RADIUS = 0.9627706384732563
+MORSE_13_RADIUS = 0.9647027502285754
 
 
 def build_lennard_jones(

@@ -39,9 +39,7 @@ def build_black_scholes(
         drift = (rate - dividend) * maturity
         d1 = ((spot / strike).log() + drift) / spread + spread / 2
         paid = spot * torch.exp(-dividend * maturity) * _normal(sign * d1)
-        return sign * (
-            paid - strike * torch.exp(-rate * maturity) * _normal(sign * (d1 - spread))
-        )
+        return sign * (paid - strike * torch.exp(-rate * maturity) * _normal(sign * (d1 - spread)))
 
     return price
 

@@ -81,7 +81,7 @@ def pipeline_functions() -> list[Function]:
             build_robertson,
             n=3,
             output_shape=(3,),
-            domain=(0.0, (1.0, 1e-4, 1.0)),
+            domain=((0.0, 0.0, 0.0), (1.0, 1e-4, 1.0)),
             source=(
                 "H. H. Robertson, in J. Walsh (ed.), Numerical Analysis: An Introduction, 1966, "
                 "178-182; E. Hairer & G. Wanner, Solving Ordinary Differential Equations II, "

@@ -127,9 +127,7 @@ def build_robot_arm(
     return position
 
 
-def robot_arm_jacobian(
-    q: Tensor, tool: tuple[float, float, float] = (0.0, 0.0, 0.0)
-) -> Tensor:
+def robot_arm_jacobian(q: Tensor, tool: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Tensor:
     """Geometric Jacobian: joint i moves the tool by z_i x (p - p_i).
 
     Source: B. Siciliano, L. Sciavicco, L. Villani & G. Oriolo, Robotics: Modelling, Planning and

@@ -15,8 +15,8 @@ SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "plugins").rglob(
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_runs_by_its_first_line(path, cli):
-    command = path.read_text().splitlines()[0]
+def test_every_experiment_runs_by_the_command_it_begins_with(path, cli):
+    command = path.read_text().splitlines()[1]  # the first line is Hydra's
     assert command == f"# python -m pipeline experiment={path.stem}"
     done = cli(*command.split()[4:], *SMALLER.get(path.stem, ()))
     assert done.returncode == 0, done.stderr
