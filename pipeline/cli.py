@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -62,10 +63,24 @@ def execute(cfg: DictConfig) -> float:
 def main() -> None:
     """Compose the configuration, run the job, and turn errors into one clear message."""
     register_schema()
+    stopped: list[PipelineError] = []
+
+    def task(cfg: DictConfig) -> float:
+        try:
+            return execute(cfg)
+        except PipelineError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log.error("%s", error)
+                raise  # the launcher goes on with the other jobs of the sweep and counts this one as failed
+            stopped.append(error)
+            return float("nan")
+
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
     try:
-        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(execute)()
+        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(task)()
+        if stopped:
+            raise stopped[0]
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except (PipelineError, HydraException, OmegaConfBaseException) as error:
