@@ -13,8 +13,10 @@ from torch import Tensor
 from pipeline.errors import GridError, nearest
 from pipeline.function import Space
 from pipeline.grids.base import Grid
+from pipeline.grids.locations import locate, opened
 from pipeline.grids.options import Claim, require_count, resolve_n
-from pipeline.grids.tables import Floats, MemoryTable, Table, locate, open_table, opened
+from pipeline.grids.readers import open_table
+from pipeline.grids.tables import Floats, MemoryTable, Table
 
 
 class FileGrid(Grid):
@@ -102,11 +104,13 @@ class FileGrid(Grid):
 
 
 def _digest(paths: Sequence[str]) -> str:
-    digests = []
+    digests: list[str] = []
     for path in paths:
         with opened(path) as place, place.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _resolve_columns(

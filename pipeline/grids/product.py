@@ -1,69 +1,146 @@
-"""Products of equally or logarithmically spaced axes."""
+"""Product grids: every combination of the points of n axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import GridError
 from pipeline.function import Space
 from pipeline.grids.base import Grid
-from pipeline.grids.sizes import require_count, resolve_bounds, resolve_n, spread
+from pipeline.grids.elementary import Floats, log, scaled_exp
+from pipeline.grids.options import (
+    MOST_POINTS,
+    claims_of,
+    per_input,
+    require_count,
+    resolve_box,
+    resolve_n,
+)
 
 Spacing = Literal["linear", "log"]
-MOST = 1 << 62
 
 
-class ProductGrid(Grid):
-    """Every combination of the points of n axes; the first axis varies slowest.
+@dataclass(frozen=True)
+class Axis:
+    """One axis: `count` points from `lower` to `upper`, both included and met bit for bit.
 
-    Args:
-        axes: The points of each axis, float64.
-        spec: How they came about.
+    Each half is counted from its own end: the end points are exact and an axis from -a to a is
+    exactly symmetric. An axis of one point holds `lower`, as in `torch.linspace` and
+    `numpy.linspace`.
+
+    Attributes:
+        lower: First point.
+        upper: Last point.
+        count: Number of points.
+        spacing: ``linear``, or ``log`` for equal ratios of neighbours.
+
+    Raises:
+        GridError: No point, or a logarithmic axis that is not positive.
     """
 
-    def __init__(self, axes: Sequence[Tensor], spec: Mapping[str, Any]) -> None:
-        self._axes, self._spec = tuple(axes), dict(spec)
-        self._count = math.prod(len(axis) for axis in axes)
-        if self._count > MOST:
+    lower: float
+    upper: float
+    count: int
+    spacing: Spacing = "linear"
+
+    def __post_init__(self) -> None:
+        require_count(self.count)
+        if self.spacing == "log" and not self.lower > 0.0:
             raise GridError(
-                f"the grid has {self._count:.1e} points; at most {MOST:.1e} can be counted"
+                f"grid.spacing = log needs positive bounds, got {self.lower} … {self.upper}; "
+                "give grid.lower > 0 or grid.spacing = linear"
+            )
+
+    def at(self, index: NDArray[np.int64]) -> Floats:
+        """Compute points of the axis.
+
+        Args:
+            index: Indices below `count`, shape (B,).
+
+        Returns:
+            (B,) points.
+        """
+        from_upper = index >= self.count - self.count // 2
+        steps = np.where(from_upper, self.count - 1 - index, index)
+        near = np.where(from_upper, self.upper, self.lower)
+        far = np.where(from_upper, self.lower, self.upper)
+        t = steps.astype(np.float64) / max(self.count - 1, 1)
+        return np.clip(self._between(near, far, t), self.lower, self.upper)
+
+    def _between(self, near: Floats, far: Floats, t: Floats) -> Floats:
+        if self.spacing == "log":
+            return scaled_exp(near, t * (log(far) - log(near)))
+        return near * (1.0 - t) + far * t  # `far - near` may overflow
+
+
+@dataclass(frozen=True)
+class ProductGrid(Grid):
+    """Every combination of the points of n axes, the first axis slowest (row-major).
+
+    Attributes:
+        parts: The n axes.
+
+    Raises:
+        GridError: There are more than 2^63 - 1 combinations.
+    """
+
+    parts: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        total = math.prod(axis.count for axis in self.parts)
+        if total > MOST_POINTS:
+            raise GridError(
+                f"grid.count makes about 10^{math.log10(total):.0f} points in n = {self.n} inputs, "
+                "at most 2^63 - 1 can be numbered; give fewer points per axis, or grid=sobol, "
+                "where grid.count is the number of all points"
             )
 
     @property
     def n(self) -> int:
         """Number of axes."""
-        return len(self._axes)
+        return len(self.parts)
 
     def __len__(self) -> int:
-        return self._count
+        """Product of the lengths of the axes."""
+        return math.prod(axis.count for axis in self.parts)
 
     @property
-    def spec(self) -> Mapping[str, Any]:
-        """Bounds, counts and spacing of the axes."""
-        return self._spec
+    def spec(self) -> dict[str, Any]:
+        """Ends, length and spacing of every axis."""
+        return {
+            "name": "linspace",
+            "n": self.n,
+            "count": [axis.count for axis in self.parts],
+            "lower": [axis.lower for axis in self.parts],
+            "upper": [axis.upper for axis in self.parts],
+            "spacing": [axis.spacing for axis in self.parts],
+        }
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Compute points start … stop - 1 from the digits of their indices.
+
+        Returns:
+            (stop - start, n) float64.
+        """
+        rest = np.arange(start, stop, dtype=np.int64)
+        points = np.empty((stop - start, self.n))
+        for column, axis in reversed(list(enumerate(self.parts))):
+            rest, digit = np.divmod(rest, axis.count)
+            points[:, column] = axis.at(digit)
+        return torch.from_numpy(points)
 
     @property
     def axes(self) -> tuple[Tensor, ...]:
-        """The points of each axis."""
-        return self._axes
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Take the index apart into one index per axis.
-
-        Returns:
-            float64 (stop - start, n).
-        """
-        rest = torch.arange(start, stop)
-        columns = []
-        for axis in reversed(self._axes):
-            columns.append(axis[rest % len(axis)])
-            rest = rest // len(axis)
-        return torch.stack(columns[::-1], dim=1)
+        """The points of each axis, first one slowest; as large as the axes are."""
+        return tuple(torch.from_numpy(axis.at(np.arange(axis.count))) for axis in self.parts)
 
 
 def build_linspace(
@@ -75,42 +152,22 @@ def build_linspace(
     spacing: Spacing | list[Spacing] = "linear",
     n: int | None = None,
 ) -> ProductGrid:
-    """A product of axes from lower to upper, both included; one point is the lower end.
+    """Build a product grid.
 
     Args:
-        space: What the grid has to cover.
+        space: Inputs of the function.
         count: Points per axis.
-        lower: First point of each axis; by default the function's domain.
-        upper: Last point of each axis.
-        spacing: linear, or log for equal ratios.
+        lower: First point of each axis; default: the function's domain.
+        upper: Last point of each axis; default: the function's domain.
+        spacing: ``linear`` or ``log``, for all axes or each.
         n: Number of inputs, for functions of any n.
 
     Returns:
         The grid.
-
-    Raises:
-        GridError: The options do not make a grid.
     """
-    listed = {"count": count, "lower": lower, "upper": upper, "spacing": spacing}
-    size = resolve_n(space, n, listed)
-    low, high = resolve_bounds(space, size, lower, upper)
-    counts = [require_count(entry) for entry in spread(count, size)]
-    spacings = spread(spacing, size)
-    ends = zip(low.tolist(), high.tolist(), counts, spacings, strict=True)
-    spec = {
-        "kind": "linspace", "lower": low.tolist(), "upper": high.tolist(),
-        "count": counts, "spacing": spacings,
-    }  # fmt: skip
-    return ProductGrid([_axis(*end) for end in ends], spec)
-
-
-def _axis(low: float, high: float, count: int, spacing: Spacing) -> Tensor:
-    if spacing == "linear":
-        axis = torch.linspace(low, high, count, dtype=torch.float64)
-    elif low > 0:
-        axis = torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
-    else:
-        raise GridError(f"an axis with spacing=log needs positive bounds, got {low} … {high}")
-    axis[-1] = high
-    axis[0] = low
-    return axis
+    claims = claims_of(count=count, lower=lower, upper=upper, spacing=spacing)
+    size = resolve_n(space, n, claims)
+    box = resolve_box(space, lower, upper, size)
+    spacings: Sequence[Spacing] = [spacing] * size if isinstance(spacing, str) else spacing
+    each = zip(box.lower, box.upper, per_input(count, size), spacings, strict=True)
+    return ProductGrid(tuple(Axis(*parts) for parts in each))

@@ -1,105 +1,189 @@
-"""Points that fill a box evenly: Sobol sequences and Latin hypercubes."""
+"""Points that fill a box more evenly than random ones: Sobol sequence and Latin hypercube."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+import copy
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pipeline.errors import GridError
 from pipeline.function import Space
 from pipeline.grids.base import Grid
-from pipeline.grids.counter import permute, stream_key, uniform
-from pipeline.grids.sizes import require_count, resolve_bounds, resolve_n
+from pipeline.grids.options import (
+    Box,
+    claims_of,
+    require_count,
+    resolve_box,
+    resolve_n,
+    resolve_seed,
+)
+from pipeline.grids.permutation import LARGEST, ROUNDS, permute
+from pipeline.grids.streams import GENERATOR, Stream
 
 
-class BoxGrid(Grid):
-    """Points of the unit cube, stretched to a box.
+@dataclass(frozen=True)
+class SobolGrid(Grid):
+    """The first points of a Sobol sequence, entered anywhere in constant time.
 
-    Args:
-        lower: float64 (n,).
-        upper: float64 (n,).
-        spec: How they came about: kind, count, seed.
+    Point i is the exclusive or of the direction numbers at the set bits of the Gray code of i:
+    Antonov & Saleev (1979), "An economic method of computing LPtau-sequences", USSR Computational
+    Mathematics and Mathematical Physics 19(1), 252-256. Direction numbers and scrambling are those
+    of `torch.quasirandom.SobolEngine`, whose `draw` gives the same points of the unit cube (it
+    rounds its first point to the default dtype). Without scrambling point 0 is `lower`.
+
+    Attributes:
+        box: Where.
+        count: Number of points; powers of two are balanced.
+        seed: Seed of the scrambling.
+        scramble: Whether to scramble.
+
+    Raises:
+        GridError: More points or inputs than there are direction numbers for.
     """
 
-    def __init__(self, lower: Tensor, upper: Tensor, spec: Mapping[str, Any]) -> None:
-        self._lower, self._upper = lower, upper
-        self._spec = {**spec, "lower": lower.tolist(), "upper": upper.tolist()}
+    box: Box
+    count: int
+    seed: int
+    scramble: bool = True
+
+    def __post_init__(self) -> None:
+        require_count(self.count)
+        if self.count > 2**SobolEngine.MAXBIT:
+            raise GridError(
+                f"grid.count is {self.count}; a Sobol sequence has at most 2^{SobolEngine.MAXBIT} "
+                "points here, give fewer or use grid=random"
+            )
+        if self.n > SobolEngine.MAXDIM:
+            raise GridError(
+                f"the points have n = {self.n} inputs; Sobol sequences are tabulated for at most "
+                f"{SobolEngine.MAXDIM}, use grid=random or grid=latin_hypercube"
+            )
 
     @property
     def n(self) -> int:
         """Number of inputs."""
-        return len(self._lower)
+        return self.box.n
 
     def __len__(self) -> int:
-        return int(self._spec["count"])
+        """Number of points."""
+        return self.count
 
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """Kind, count, seed and bounds."""
-        return self._spec
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """Bounds, number of points, seed, and a digest of the scrambled direction numbers."""
+        table = torch.cat([self._engine.shift[:, None], self._engine.sobolstate], dim=1)
+        return {
+            "name": "sobol",
+            "n": self.n,
+            "count": self.count,
+            "scramble": self.scramble,
+            "seed": self.seed if self.scramble else None,
+            "sha256": hashlib.sha256(table.numpy().astype("<i8").tobytes()).hexdigest(),
+            **self.box.spec,
+        }
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Stretch the points of the unit cube.
+        """Compute points start … stop - 1.
 
         Returns:
-            float64 (stop - start, n).
+            (stop - start, n) float64.
         """
-        return self._lower + (self._upper - self._lower) * self.unit(start, stop)
+        if start == stop:
+            return torch.empty(0, self.n, dtype=torch.float64)
+        engine = copy.copy(self._engine)
+        engine.quasi, engine.num_generated = self._state(start), start + 1
+        first = engine.quasi.to(torch.float64) / 2**SobolEngine.MAXBIT
+        following = engine.draw(stop - start - 1, dtype=torch.float64)
+        return self.box.scale(torch.cat([first[None], following]).numpy())
 
-    @abstractmethod
-    def unit(self, start: int, stop: int) -> Tensor:
-        """Points of the unit cube, float64 (stop - start, n)."""
+    def _state(self, index: int) -> Tensor:
+        """Point `index` as integers (n,): what `SobolEngine` holds after drawing it."""
+        gray, state = index ^ (index >> 1), self._engine.shift.clone()
+        for bit in range(gray.bit_length()):
+            if gray >> bit & 1:
+                state ^= self._engine.sobolstate[:, bit]
+        return state
+
+    @cached_property
+    def _engine(self) -> SobolEngine:
+        return SobolEngine(self.n, scramble=self.scramble, seed=self.seed)  # type: ignore[no-untyped-call]
 
 
-class SobolGrid(BoxGrid):
-    """A Sobol sequence, as `torch.quasirandom.SobolEngine` draws it, entered at any index.
+@dataclass(frozen=True)
+class LatinHypercubeGrid(Grid):
+    """Random points, one in each of N equal strata of every input.
 
-    Source: S. Joe and F. Y. Kuo, SIAM J. Sci. Comput. 30 (2008) 2635; jumps by the Gray code:
-    I. A. Antonov and V. M. Saleev, USSR Comput. Math. Math. Phys. 19 (1980) 252.
+    McKay, Beckman & Conover (1979), "A comparison of three methods for selecting values of input
+    variables in the analysis of output from a computer code", Technometrics 21(2), 239-245. The
+    strata of each input are visited in an order that is computed index by index, see `permute`,
+    and the position inside the stratum is counter-based: a slice costs as much as its own points.
+
+    Attributes:
+        box: Where.
+        count: Number of points N, at most 2^48.
+        seed: Seed.
+
+    Raises:
+        GridError: More strata than float64 can tell apart.
     """
 
-    def unit(self, start: int, stop: int) -> Tensor:
-        """Set the engine to the state that it has after `start` points.
+    box: Box
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        require_count(self.count)
+        if self.count > LARGEST:
+            raise GridError(
+                f"grid.count is {self.count}; a Latin hypercube has at most 2^48 strata per "
+                "input, give fewer or use grid=random"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of inputs."""
+        return self.box.n
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return self.count
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Bounds, number of points and seed."""
+        own = {"name": "latin_hypercube", "generator": f"{GENERATOR} feistel-{ROUNDS}"}
+        return {**own, "n": self.n, "count": self.count, "seed": self.seed, **self.box.spec}
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Compute points start … stop - 1.
 
         Returns:
-            float64 (stop - start, n).
+            (stop - start, n) float64.
         """
-        engine = SobolEngine(self.n, scramble=self._spec["scramble"], seed=self._spec["seed"])
-        if start > 0:
-            gray = (start - 1) ^ ((start - 1) >> 1)
-            for bit in range(gray.bit_length()):
-                if gray >> bit & 1:
-                    engine.quasi ^= engine.sobolstate[:, bit]
-            engine.num_generated = start
-        return engine.draw(stop - start, dtype=torch.float64)
+        index = np.arange(start, stop, dtype=np.uint64)
+        keys = Stream("latin_hypercube strata", self.seed).words(0, self.n * ROUNDS)
+        unit = self._positions(start, stop)
+        for column, own in enumerate(keys.reshape(self.n, ROUNDS)):
+            unit[:, column] += permute(index, self.count, own)
+        return self.box.scale(unit / self.count)
+
+    def _positions(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Positions in the strata, (stop - start, n), in 0 … 1."""
+        # so few bits that stratum + position is exact and the division cannot leave the stratum
+        bits = 50 - self.count.bit_length()
+        stream = Stream("latin_hypercube positions", self.seed)
+        return stream.centred(start * self.n, stop * self.n, bits).reshape(-1, self.n)
 
 
-class LatinHypercubeGrid(BoxGrid):
-    """N points with exactly one in each of the N strata of every axis, in a random place of it.
-
-    Source: M. D. McKay, R. J. Beckman and W. J. Conover, Technometrics 21 (1979) 239.
-    """
-
-    def unit(self, start: int, stop: int) -> Tensor:
-        """Permute the strata by index and place the points in them.
-
-        Returns:
-            float64 (stop - start, n).
-        """
-        seed, count = self._spec["seed"], len(self)
-        index = torch.arange(start, stop)
-        keys = [stream_key(seed, "latin_hypercube", str(axis)) for axis in range(self.n)]
-        strata = torch.stack([permute(index, count, key) for key in keys], dim=1)
-        place = uniform(stream_key(seed, "latin_hypercube", "place"), start, stop, self.n)
-        return (strata + place) / count
-
-
-def build_sobol(
+def build_sobol(  # noqa: PLR0913 - the signature is the schema of grid.*
     space: Space,
     /,
     count: int = 1024,
@@ -109,35 +193,23 @@ def build_sobol(
     seed: int | None = None,
     n: int | None = None,
 ) -> SobolGrid:
-    """The first points of a Sobol sequence.
+    """Build a grid of points of a Sobol sequence.
 
     Args:
-        space: What the grid has to cover.
-        count: N; powers of two are balanced.
-        lower: By default the function's domain.
-        upper: By default the function's domain.
-        scramble: Scramble by the seed.
-        seed: By default the seed of the job.
+        space: Inputs of the function.
+        count: Number of points.
+        lower: Lower end of the box; default: the function's domain.
+        upper: Upper end of the box; default: the function's domain.
+        scramble: Whether to scramble.
+        seed: Seed of the scrambling; default: that of the run.
         n: Number of inputs, for functions of any n.
 
     Returns:
         The grid.
-
-    Raises:
-        GridError: The options do not make a grid.
     """
-    size = resolve_n(space, n, {"lower": lower, "upper": upper})
-    low, high = resolve_bounds(space, size, lower, upper)
-    most = 1 << SobolEngine.MAXBIT
-    if require_count(count) > most or size > SobolEngine.MAXDIM:
-        raise GridError(
-            f"a Sobol sequence has at most {most} points of {SobolEngine.MAXDIM} inputs, "
-            f"got {count} of {size}; use grid=random"
-        )
-    seed = space.seed if seed is None else seed
-    return SobolGrid(
-        low, high, {"kind": "sobol", "count": count, "scramble": scramble, "seed": seed}
-    )
+    size = resolve_n(space, n, claims_of(lower=lower, upper=upper))
+    box = resolve_box(space, lower, upper, size)
+    return SobolGrid(box, count, resolve_seed(space, seed), scramble)
 
 
 def build_latin_hypercube(
@@ -149,21 +221,19 @@ def build_latin_hypercube(
     seed: int | None = None,
     n: int | None = None,
 ) -> LatinHypercubeGrid:
-    """A Latin hypercube sample.
+    """Build a Latin hypercube.
 
     Args:
-        space: What the grid has to cover.
-        count: N, also the number of strata per axis.
-        lower: By default the function's domain.
-        upper: By default the function's domain.
-        seed: By default the seed of the job.
+        space: Inputs of the function.
+        count: Number of points, and of strata per input.
+        lower: Lower end of the box; default: the function's domain.
+        upper: Upper end of the box; default: the function's domain.
+        seed: Seed; default: that of the run.
         n: Number of inputs, for functions of any n.
 
     Returns:
         The grid.
     """
-    size = resolve_n(space, n, {"lower": lower, "upper": upper})
-    low, high = resolve_bounds(space, size, lower, upper)
-    seed = space.seed if seed is None else seed
-    spec = {"kind": "latin_hypercube", "count": require_count(count), "seed": seed}
-    return LatinHypercubeGrid(low, high, spec)
+    size = resolve_n(space, n, claims_of(lower=lower, upper=upper))
+    box = resolve_box(space, lower, upper, size)
+    return LatinHypercubeGrid(box, count, resolve_seed(space, seed))

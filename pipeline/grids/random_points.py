@@ -1,62 +1,129 @@
-"""Uniform and normal random points."""
+"""Independent random points, uniform in a box or normal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.function import Space
+from pipeline.function import Bound, Space
 from pipeline.grids.base import Grid
-from pipeline.grids.counter import stream_key, uniform
-from pipeline.grids.sizes import require_count, resolve_bounds, resolve_n, spread
+from pipeline.grids.elementary import normal_quantile
+from pipeline.grids.options import (
+    Box,
+    claims_of,
+    per_input,
+    require_count,
+    resolve_box,
+    resolve_n,
+    resolve_seed,
+)
+from pipeline.grids.streams import GENERATOR, Stream
 
 
-class RandomGrid(Grid):
-    """Independent random points, each coordinate ``shift + scale * z``.
+@dataclass(frozen=True)
+class UniformGrid(Grid):
+    """Independent points, uniform in a box; coordinate j of point i is number i*n + j of a stream.
 
-    Args:
-        count: N.
-        shift: float64 (n,).
-        scale: float64 (n,).
-        normal: z is standard normal; else uniform in (0, 1).
-        spec: How they came about, with the seed.
+    Attributes:
+        box: Where.
+        count: Number of points.
+        seed: Seed.
     """
 
-    def __init__(
-        self, count: int, shift: Tensor, scale: Tensor, normal: bool, spec: Mapping[str, Any]
-    ) -> None:
-        self._count, self._shift, self._scale, self._normal = count, shift, scale, normal
-        self._spec = dict(spec)
-        self._key = stream_key(spec["seed"], spec["kind"], spec["distribution"])
+    box: Box
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        require_count(self.count)
 
     @property
     def n(self) -> int:
         """Number of inputs."""
-        return len(self._shift)
+        return self.box.n
 
     def __len__(self) -> int:
-        return self._count
+        """Number of points."""
+        return self.count
 
     @property
-    def spec(self) -> Mapping[str, Any]:
-        """Distribution, count and seed."""
-        return self._spec
+    def spec(self) -> dict[str, Any]:
+        """Bounds, number of points and seed."""
+        own = {"name": "random", "distribution": "uniform", "generator": GENERATOR}
+        return {**own, "n": self.n, "count": self.count, "seed": self.seed, **self.box.spec}
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Draw by index.
+        """Compute points start … stop - 1.
 
         Returns:
-            float64 (stop - start, n).
+            (stop - start, n) float64.
         """
-        z = uniform(self._key, start, stop, self.n)
-        return self._shift + self._scale * (torch.special.ndtri(z) if self._normal else z)
+        unit = Stream("random uniform", self.seed).centred(start * self.n, stop * self.n)
+        return self.box.scale(unit.reshape(-1, self.n))
 
 
-def build_random(
+@dataclass(frozen=True)
+class NormalGrid(Grid):
+    """Independent normal points, |x - mean| < 8.3 std, by inversion of uniform numbers.
+
+    Attributes:
+        mean: Mean per input.
+        std: Standard deviation per input.
+        count: Number of points.
+        seed: Seed.
+
+    Raises:
+        GridError: A mean or deviation is not finite, or a deviation is negative.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        require_count(self.count)
+        for axis, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            if not (math.isfinite(mean) and math.isfinite(std) and std >= 0.0):
+                raise GridError(
+                    f"input {axis}: mean {mean} and standard deviation {std} are no normal "
+                    "distribution; give finite grid.mean and grid.std >= 0"
+                )
+
+    @property
+    def n(self) -> int:
+        """Number of inputs."""
+        return len(self.mean)
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return self.count
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Moments, number of points and seed."""
+        own = {"name": "random", "distribution": "normal", "generator": GENERATOR}
+        moments = {"mean": list(self.mean), "std": list(self.std)}
+        return {**own, "n": self.n, "count": self.count, "seed": self.seed, **moments}
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Compute points start … stop - 1.
+
+        Returns:
+            (stop - start, n) float64.
+        """
+        unit = Stream("random normal", self.seed).centred(start * self.n, stop * self.n)
+        z = normal_quantile(unit).reshape(-1, self.n)
+        return torch.from_numpy(np.array(self.mean) + np.array(self.std) * z)
+
+
+def build_random(  # noqa: PLR0913 - the signature is the schema of grid.*
     space: Space,
     /,
     count: int = 1000,
@@ -67,41 +134,42 @@ def build_random(
     std: float | list[float] = 1.0,
     seed: int | None = None,
     n: int | None = None,
-) -> RandomGrid:
-    """Random points, the same for the same seed, whoever computes which of them.
+) -> UniformGrid | NormalGrid:
+    """Build a grid of independent random points.
 
     Args:
-        space: What the grid has to cover.
-        count: N.
-        distribution: uniform between lower and upper, or normal with mean and std.
-        lower: By default the function's domain.
-        upper: By default the function's domain.
-        mean: Of each coordinate.
-        std: Of each coordinate.
-        seed: By default the seed of the job.
+        space: Inputs of the function.
+        count: Number of points.
+        distribution: ``uniform`` in lower … upper, or ``normal`` with mean and std.
+        lower: Lower end of the box; default: the function's domain.
+        upper: Upper end of the box; default: the function's domain.
+        mean: Mean of the normal distribution.
+        std: Standard deviation of the normal distribution.
+        seed: Seed; default: that of the run.
         n: Number of inputs, for functions of any n.
 
     Returns:
         The grid.
-
-    Raises:
-        GridError: The options do not make a grid.
     """
-    size = resolve_n(space, n, {"lower": lower, "upper": upper, "mean": mean, "std": std})
-    seed = space.seed if seed is None else seed
-    common = {
-        "kind": "random",
-        "distribution": distribution,
-        "count": require_count(count),
-        "seed": seed,
-    }
+    _require_own_options(distribution, lower, upper, mean, std)
+    size = resolve_n(space, n, claims_of(lower=lower, upper=upper, mean=mean, std=std))
+    seed = resolve_seed(space, seed)
     if distribution == "uniform":
-        low, high = resolve_bounds(space, size, lower, upper)
-        spec = {**common, "lower": low.tolist(), "upper": high.tolist()}
-        return RandomGrid(count, low, high - low, False, spec)
-    centre = torch.tensor(spread(mean, size), dtype=torch.float64)
-    width = torch.tensor(spread(std, size), dtype=torch.float64)
-    if not bool((width >= 0).all() and width.isfinite().all() and centre.isfinite().all()):
-        raise GridError(f"expected a finite grid.mean and grid.std >= 0, got {mean} and {std}")
-    spec = {**common, "mean": centre.tolist(), "std": width.tolist()}
-    return RandomGrid(count, centre, width, True, spec)
+        return UniformGrid(resolve_box(space, lower, upper, size), count, seed)
+    return NormalGrid(per_input(mean, size), per_input(std, size), count, seed)
+
+
+def _require_own_options(
+    distribution: str, lower: Bound | None, upper: Bound | None, mean: Bound, std: Bound
+) -> None:
+    foreign = {
+        "uniform": {"mean": mean != 0.0, "std": std != 1.0},
+        "normal": {"lower": lower is not None, "upper": upper is not None},
+    }
+    other = {"uniform": "normal", "normal": "uniform"}[distribution]
+    for name, given in foreign[distribution].items():
+        if given:
+            raise GridError(
+                f"grid.{name} belongs to the {other} distribution, grid.distribution is "
+                f"{distribution}; leave it out or set grid.distribution={other}"
+            )
