@@ -132,7 +132,7 @@ class FunctionTests:
     def test_batches_agree(self) -> None:
         """Empty, single, odd and split batches give the same as the loop."""
         expected = ROUTES["loop"].prepare(self._request(), "", 1)(self.points)
-        for batch in (1, 3, 7, 64):
+        for batch in (1, 3, 64):
             evaluator = prepare(
                 self.bound.f, self.points, self._operators(), order=self.order, batch=batch
             )

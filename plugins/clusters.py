@@ -35,11 +35,14 @@ def build_lennard_jones(
         Maps the coordinates x1, y1, z1, x2, … (3 N,) of distinct places to the energy ().
     """
     squared_distances = _squared_distances(atoms)
+    # a = 2 √ε (σ/r)^6 makes every pair a (a - 2 √ε), with no further factor
+    strength = 2 * math.sqrt(epsilon)
+    scale = math.cbrt(strength) * sigma**2
 
     def energy(x: Tensor) -> Tensor:
-        ratio = sigma**2 / squared_distances(x)
+        ratio = scale / squared_distances(x)
         attraction = ratio * ratio * ratio
-        return 4 * epsilon * (attraction * (attraction - 1)).sum()
+        return (attraction * (attraction - strength)).sum()
 
     return energy
 
@@ -194,15 +197,21 @@ def _stretch(curvature: float) -> list[list[float]]:
 def _lennard_jones_scenarios() -> list[Scenario]:
     at_rest = 2 ** (1 / 6)
     radius, energy = lennard_jones_13()
-    bond = {"value": -1.0, "gradient": [0.0] * 6, "hessian": _stretch(72 / 2 ** (1 / 3))}
+    unit = {"epsilon": 1.0, "sigma": 1.0}
+    two, three, thirteen = ({"atoms": atoms, **unit} for atoms in (2, 3, 13))
+    bond: dict[str, Any] = {
+        "value": -1.0,
+        "gradient": [0.0] * 6,
+        "hessian": _stretch(72 / 2 ** (1 / 3)),
+    }
     return [
-        Scenario(_dimer(at_rest), bond, {"atoms": 2}),
-        Scenario(_trimer(at_rest), {"value": -3.0, "gradient": [0.0] * 9}, {"atoms": 3}),
-        Scenario(icosahedron(radius), {"value": energy, "gradient": [0.0] * 39}, {"atoms": 13}),
+        Scenario(_dimer(at_rest), bond, two),
+        Scenario(_trimer(at_rest), {"value": -3.0, "gradient": [0.0] * 9}, three),
+        Scenario(icosahedron(radius), {"value": energy, "gradient": [0.0] * 39}, thirteen),
         Scenario(
             icosahedron(radius),
             {"value": -44.326801},
-            {"atoms": 13},
+            thirteen,
             source=f"{HOARE_PAL}; {WALES_DOYE}, table 1",
             tolerance=0.5e-6 / 44,
         ),
@@ -210,14 +219,14 @@ def _lennard_jones_scenarios() -> list[Scenario]:
 
 
 def _morse_scenarios() -> list[Scenario]:
-    bond = {"value": -1.0, "gradient": [0.0] * 6, "hessian": _stretch(2 * 6.0**2)}
+    bond: dict[str, Any] = {"value": -1.0, "gradient": [0.0] * 6, "hessian": _stretch(2 * 6.0**2)}
     return [
-        Scenario(_dimer(1.0), bond, {"atoms": 2}),
-        Scenario(_trimer(1.0), {"value": -3.0, "gradient": [0.0] * 9}, {"atoms": 3}),
+        Scenario(_dimer(1.0), bond, {"atoms": 2, "rho": 6.0}),
+        Scenario(_trimer(1.0), {"value": -3.0, "gradient": [0.0] * 9}, {"atoms": 3, "rho": 6.0}),
         Scenario(
             icosahedron(MORSE_13_RADIUS),
             {"value": -42.439863, "gradient": [0.0] * 39},
-            {"atoms": 13},
+            {"atoms": 13, "rho": 6.0},
             source=DOYE_WALES,
             tolerance=0.5e-6 / 42,
         ),

@@ -34,12 +34,14 @@ def build_black_scholes(
     sign = _sign(kind)
 
     def price(x: Tensor) -> Tensor:
-        spot, strike, maturity, rate, volatility = x.unbind()
+        # vectors of one element: forward mode turns the tangent of number * scalar into float64
+        spot, strike, maturity, rate, volatility = x.split(1)
         spread = volatility * maturity.sqrt()
         drift = (rate - dividend) * maturity
         d1 = ((spot / strike).log() + drift) / spread + spread / 2
-        paid = spot * torch.exp(-dividend * maturity) * _normal(sign * d1)
-        return sign * (paid - strike * torch.exp(-rate * maturity) * _normal(sign * (d1 - spread)))
+        asset = spot * torch.exp(-dividend * maturity) * _normal(sign * d1)
+        cash = strike * torch.exp(-rate * maturity) * _normal(sign * (d1 - spread))
+        return (sign * (asset - cash)).squeeze(0)
 
     return price
 
@@ -50,7 +52,8 @@ def _sign(kind: Kind) -> int:
 
 def _normal(d: Tensor) -> Tensor:
     """Standard normal distribution function; by erfc, so that its lower tail keeps its digits."""
-    return torch.special.erfc(d * -math.sqrt(0.5)) / 2
+    tail: Tensor = torch.special.erfc(d * -math.sqrt(0.5))
+    return tail / 2
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,7 @@ def black_scholes_value(x: Tensor, kind: Kind = "call", dividend: float = 0.0) -
 
 
 def black_scholes_gradient(x: Tensor, kind: Kind = "call", dividend: float = 0.0) -> Tensor:
-    """Delta, dual delta, minus theta, rho, vega by hand, (5,).
-
-    Source: Haug 2007, chapter 2.
-    """
+    """Delta, dual delta, minus theta, rho, vega by hand (Haug 2007, chapter 2), (5,)."""
     spot, strike, maturity, rate, volatility = x.unbind()
     parts = _parts(x, kind, dividend)
     decay = parts.vega * volatility / (2 * maturity)
@@ -139,10 +139,7 @@ def black_scholes_gradient(x: Tensor, kind: Kind = "call", dividend: float = 0.0
 
 
 def black_scholes_hessian(x: Tensor, kind: Kind = "call", dividend: float = 0.0) -> Tensor:
-    """Gamma, vanna, charm, volga, … by hand, (5, 5): each row differentiates a first Greek.
-
-    Source: Haug 2007, chapter 2.
-    """
+    """Gamma, vanna, charm, volga, … by hand (Haug 2007, chapter 2), (5, 5)."""
     spot, strike, maturity, rate, volatility = x.unbind()
     parts = _parts(x, kind, dividend)
     by_spot, by_strike, by_maturity, by_rate, by_volatility = torch.eye(

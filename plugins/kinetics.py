@@ -25,9 +25,10 @@ def build_robertson(
     """
 
     def rates(x: Tensor) -> Tensor:
-        a, b, c = x.unbind()
+        # vectors of one element: forward mode turns the tangent of number * scalar into float64
+        a, b, c = x.split(1)
         slow, very_fast, fast = k1 * a, k2 * b * b, k3 * b * c
-        return torch.stack((fast - slow, slow - fast - very_fast, very_fast))
+        return torch.cat((fast - slow, slow - fast - very_fast, very_fast))
 
     return rates
 

@@ -45,14 +45,15 @@ def build_double_pendulum(
     """
 
     def motion(x: Tensor) -> Tensor:
-        theta1, theta2, omega1, omega2 = x.unbind()
+        # vectors of one element: forward mode turns the tangent of number * scalar into float64
+        theta1, theta2, omega1, omega2 = x.split(1)
         s, c = torch.sin(theta1 - theta2), torch.cos(theta1 - theta2)
         upper = -m2 * l2 * omega2**2 * s - (m1 + m2) * g * theta1.sin()
         lower = l1 * omega1**2 * s - g * theta2.sin()
         inertia = m1 + m2 * s**2
         alpha1 = (upper - m2 * c * lower) / (l1 * inertia)
         alpha2 = ((m1 + m2) * lower - c * upper) / (l2 * inertia)
-        return torch.stack((omega1, omega2, alpha1, alpha2))
+        return torch.cat((omega1, omega2, alpha1, alpha2))
 
     return motion
 
@@ -118,11 +119,11 @@ def build_robot_arm(
         y: Any
         z: Any
         x, y, z = tool[0], tool[1], tool[2] + FLANGE
-        joints = zip(q.cos().unbind(), q.sin().unbind(), LINKS, strict=True)
+        joints = zip(q.cos().split(1), q.sin().split(1), LINKS, strict=True)
         for c, s, (a, quarter, d) in reversed(list(joints)):
             x, y, z = c * x - s * y + a, s * x + c * y, z + d
             y, z = ((y, z), (-z, y), (z, -y))[quarter]
-        return torch.stack((x, y, z))
+        return torch.cat((x, y, z))
 
     return position
 
@@ -141,17 +142,25 @@ def robot_arm_jacobian(q: Tensor, tool: tuple[float, float, float] = (0.0, 0.0, 
         (3, 7).
     """
     axes, arms = _axes_and_arms(q, tool)
-    return torch.linalg.cross(axes, arms).T
+    velocities: Tensor = torch.linalg.cross(axes, arms)
+    return velocities.T
 
 
 def robot_arm_hessian(q: Tensor, tool: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Tensor:
-    """Second derivatives: z_i x (z_j x (p - p_j)) for a joint i not after joint j, (3, 7, 7).
+    """Second derivatives: z_i x (z_j x (p - p_j)) for a joint i not after joint j.
 
     Joint i turns all that comes after it, so it turns the velocity that joint j gives the tool.
+
+    Args:
+        q: Joint angles, (7,).
+        tool: Tool centre point in the frame of the flange, m.
+
+    Returns:
+        (3, 7, 7).
     """
     axes, arms = _axes_and_arms(q, tool)
     velocities = torch.linalg.cross(axes, arms)
-    turned = torch.linalg.cross(axes[:, None].expand(7, 7, 3), velocities.expand(7, 7, 3))
+    turned: Tensor = torch.linalg.cross(axes[:, None].expand(7, 7, 3), velocities.expand(7, 7, 3))
     upper = turned.permute(2, 0, 1).triu()
     return upper + upper.triu(1).mT
 

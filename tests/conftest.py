@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))  # for `from conftest import ROOT`
 
-MINE = '''
+MINE = """
 import torch
 from pipeline import AnySize, Function, hookimpl
 
@@ -27,7 +28,7 @@ def build(stiffness: float = 1.0):
 def pipeline_functions():
     return [Function("chain", build, n=AnySize(default=4, minimum=2), domain=(-3.0, 3.0),
                      source="Frenkel & Kontorova 1938", summary="Frenkel-Kontorova chain")]
-'''
+"""
 
 
 @pytest.fixture

@@ -44,7 +44,9 @@ def test_evaluate_names_its_results_like_the_datasets():
 
 def test_prepare_gives_a_bare_evaluator():
     evaluator = pipeline.prepare("rosenbrock", X, "hessian")
-    assert torch.equal(evaluator(X[1:2])[0], torch.tensor([[802.0, -400.0], [-400.0, 200.0]]).double())
+    assert torch.equal(
+        evaluator(X[1:2])[0], torch.tensor([[802.0, -400.0], [-400.0, 200.0]]).double()
+    )
     both = pipeline.prepare(cubes, X, ("value", "gradient"))(X)
     assert set(both) == {"value", "gradient"}
 
@@ -52,7 +54,10 @@ def test_prepare_gives_a_bare_evaluator():
 def test_dtype_follows_the_points():
     assert pipeline.evaluate(cubes, X.float(), "gradient").gradient.dtype == torch.float32
     assert pipeline.evaluate(cubes, X.numpy(), "gradient").gradient.dtype == torch.float64
-    assert pipeline.evaluate(cubes, [[1, 2]], "gradient", dtype="float32").gradient.dtype == torch.float32
+    assert (
+        pipeline.evaluate(cubes, [[1, 2]], "gradient", dtype="float32").gradient.dtype
+        == torch.float32
+    )
 
 
 def test_parameters_of_a_plugin():
@@ -65,7 +70,9 @@ def test_parameters_of_a_plugin():
 
 
 def test_bad_points_are_flagged_not_dropped():
-    result = pipeline.evaluate(lambda x: x.log().sum(), torch.tensor([[1.0], [0.0], [-1.0]]).double(), "gradient")
+    result = pipeline.evaluate(
+        lambda x: x.log().sum(), torch.tensor([[1.0], [0.0], [-1.0]]).double(), "gradient"
+    )
     assert result.status.tolist() == [1, 2, 1]
     assert result.gradient[0] == 1
 
@@ -74,7 +81,10 @@ def test_bad_points_are_flagged_not_dropped():
     ("call", "message"),
     [
         (lambda: pipeline.evaluate(cubes, X, "hesian"), "operator 'hesian' is unknown"),
-        (lambda: pipeline.evaluate(cubes, X, rout="vmap"), "keyword 'rout' is unknown. Did you mean 'route'"),
+        (
+            lambda: pipeline.evaluate(cubes, X, rout="vmap"),
+            "keyword 'rout' is unknown. Did you mean 'route'",
+        ),
         (lambda: pipeline.evaluate(cubes, X, route="fast"), "route 'fast' is unknown"),
         (lambda: pipeline.evaluate(cubes, X, dtype="int8"), "dtype 'int8' cannot be used"),
         (lambda: pipeline.evaluate(cubes, X, device="tpu"), "device 'tpu' is unknown"),
@@ -119,7 +129,9 @@ def test_run_stores_and_finds_again(tmp_path):
 def test_what_a_closure_holds_makes_another_run(tmp_path):
     paths = set()
     for scale in (1.0, 2.0):
-        with pipeline.run(lambda x, s=scale: s * cubes(x), X, "gradient", output_dir=tmp_path) as results:
+        with pipeline.run(
+            lambda x, s=scale: s * cubes(x), X, "gradient", output_dir=tmp_path
+        ) as results:
             assert np.allclose(results.gradient[:], scale * 3 * X.numpy() ** 2)
             paths.add(results.path)
     assert len(paths) == 2

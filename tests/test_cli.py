@@ -55,7 +55,11 @@ def test_answers_at_once_without_torch(cli):
     assert seen.stdout.strip().endswith("False")
     assert time.monotonic() - began < 30
     text = cli("--help").stdout
-    for word in ("grid: file, latin_hypercube", "experiment: black_scholes_greeks", "job: all, derivative"):
+    for word in (
+        "grid: file, latin_hypercube",
+        "experiment: black_scholes_greeks",
+        "job: all, derivative",
+    ):
         assert word in text
 
 
@@ -78,7 +82,12 @@ def test_a_sweep(cli, tmp_path):
         ("job=value", "grid=random", "grid.count=10"),
         ("job=derivative", "order=3", "grid=sobol", "grid.count=8", "grid.n=3"),
         ("job=all", "function=weighted_squares", "grid=latin_hypercube", "grid.count=9"),
-        ("job=jacobian", "function=robertson", "grid=points", "grid.values=[[1.0,0.0,0.0],[0.9,1e-5,0.1]]"),
+        (
+            "job=jacobian",
+            "function=robertson",
+            "grid=points",
+            "grid.values=[[1.0,0.0,0.0],[0.9,1e-5,0.1]]",
+        ),
         ("job=gradient", "grid.spacing=log", "grid.lower=0.1", "grid.count=[3,4]"),
         ("job=hessian", "grid=random", "grid.distribution=normal", "grid.n=4", "grid.count=10"),
     ],
@@ -102,7 +111,13 @@ def test_a_file_of_the_user_and_a_folder_called_plugins(cli, tmp_path, mine):
     for folder in ("plugins", "conf"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('not mine')\n")
-    done = cli("function=chain", "plugins=[./mine.py]", "function_params.stiffness=2.5", "grid=random", "grid.n=6")
+    done = cli(
+        "function=chain",
+        "plugins=[./mine.py]",
+        "function_params.stiffness=2.5",
+        "grid=random",
+        "grid.n=6",
+    )
     assert done.returncode == 0, done.stderr
     with h5py.File(results(tmp_path)[0]) as file:
         assert file["hessian"].shape == (1000, 6, 6)
@@ -195,10 +210,17 @@ SLOW_JOB = (
 def test_signals_leave_finished_shards_and_say_how_to_go_on(tmp_path, number, code):
     (tmp_path / "slow.py").write_text(SLOW)
     process = subprocess.Popen(
-        [sys.executable, *SLOW_JOB], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, *SLOW_JOB],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("outputs/*/*/*/shards/shard-00001.h5")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("outputs/*/*/*/shards/shard-00001.h5"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.kill(process.pid, number)
     _, text = process.communicate(timeout=60)

@@ -20,7 +20,9 @@ OPTIONS = parameters_of(build, "test")
 
 def test_the_signature_is_the_schema():
     assert list(OPTIONS) == ["count", "width", "kind", "bounds", "on", "pair"]
-    bound, faults = bind(OPTIONS, {"width": 2, "bounds": [1, 2.5], "kind": "b", "pair": [3, 4]}, "grid")
+    bound, faults = bind(
+        OPTIONS, {"width": 2, "bounds": [1, 2.5], "kind": "b", "pair": [3, 4]}, "grid"
+    )
     assert not faults
     assert bound["width"] == 2.0
     assert isinstance(bound["width"], float)

@@ -20,7 +20,9 @@ from pipeline import open_results
 
 
 def readme_blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
+    )
 
 
 def result_of(folder):
@@ -64,7 +66,12 @@ def test_the_plugin_of_the_readme_passes_its_own_tests(tmp_path, cli):
     done = cli("-q", "test_mine.py", module="pytest")
     assert "test_there_is_an_independent_oracle" in done.stdout
     assert "1 failed" in done.stdout, done.stdout  # it has no closed form, and is told so
-    commands = [line for block in readme_blocks("bash") for line in block.splitlines() if "function=chain" in line]
+    commands = [
+        line
+        for block in readme_blocks("bash")
+        for line in block.splitlines()
+        if "function=chain" in line
+    ]
     (command,) = commands
     ran = subprocess.run(
         command.replace("python ", f"{sys.executable} ", 1),
@@ -84,7 +91,9 @@ COMMANDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme(command, tmp_path):
-    np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).uniform(-1, 1, (5, 2)), delimiter=",")
+    np.savetxt(
+        tmp_path / "points.csv", np.random.default_rng(0).uniform(-1, 1, (5, 2)), delimiter=","
+    )
     command = command.replace("device=cuda", "device=cpu")
     done = subprocess.run(
         command.replace("python ", f"{sys.executable} ", 1),
@@ -111,12 +120,25 @@ def greeks(x):
     p1, p2 = normal_density(d1), normal_density(d2)
     value = S * N1 - K * discount * N2
     gradient = np.stack(
-        [N1, -discount * N2, S * p1 * v / (2 * root) + r * K * discount * N2, K * T * discount * N2, S * p1 * root],
+        [
+            N1,
+            -discount * N2,
+            S * p1 * v / (2 * root) + r * K * discount * N2,
+            K * T * discount * N2,
+            S * p1 * root,
+        ],
         axis=1,
     )
     # d d1 and d d2 with respect to (S, K, T, r, v)
     e1 = np.stack(
-        [1 / (S * v * root), -1 / (K * v * root), (r + v * v / 2) / (v * root) - d1 / (2 * T), root / v, -d2 / v], axis=1
+        [
+            1 / (S * v * root),
+            -1 / (K * v * root),
+            (r + v * v / 2) / (v * root) - d1 / (2 * T),
+            root / v,
+            -d2 / v,
+        ],
+        axis=1,
     )
     e2 = e1 - np.stack([0 * S, 0 * S, v / (2 * root), 0 * S, root], axis=1)
     hessian = np.zeros((len(x), 5, 5))
@@ -147,9 +169,17 @@ def greeks(x):
 def test_a_million_greeks_through_kills(cli, tmp_path):
     """Killed by SIGKILL at random moments, gone on each time, equal to the closed form to 1e-10."""
     generator, kills = random.Random(7), 0
-    command = [sys.executable, "-m", "pipeline", "experiment=black_scholes_greeks", "shard_rows=65536"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "experiment=black_scholes_greeks",
+        "shard_rows=65536",
+    ]
     while not list(tmp_path.glob("outputs/*/*/*/result.h5")):
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         if kills >= 5:
             assert process.wait(timeout=600) == 0
             break
@@ -187,17 +217,30 @@ def test_a_wheel_works_from_any_directory(tmp_path):
     # the dependencies of this environment, without the checkout
     dependencies = Path(np.__file__).parent.parent
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True
+    )
     work = tmp_path / "work"
     (work / "my" / "grid").mkdir(parents=True)
     (work / "my" / "grid" / "tiny.yaml").write_text("name: linspace\ncount: 3\n")
-    for words in (("experiment=lj13_modes",), ("--config-dir", "my", "grid=tiny", "function=ackley", "job=gradient")):
+    for words in (
+        ("experiment=lj13_modes",),
+        ("--config-dir", "my", "grid=tiny", "function=ackley", "job=gradient"),
+    ):
         done = subprocess.run(
-            [python, "-W", "ignore", "-m", "pipeline", *words], cwd=work, capture_output=True, text=True, check=False
+            [python, "-W", "ignore", "-m", "pipeline", *words],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
     where = subprocess.run(
-        [python, "-c", "import pipeline; print(pipeline.__file__)"], cwd=work, capture_output=True, text=True, check=True
+        [python, "-c", "import pipeline; print(pipeline.__file__)"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert str(site) in where.stdout
     assert len(list(work.glob("outputs/*/*/*/result.h5"))) == 2

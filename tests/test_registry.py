@@ -28,7 +28,9 @@ def test_the_built_in_plugins_are_there():
     registry = build_registry()
     assert not registry.failures
     assert {"rosenbrock", "lennard_jones", "black_scholes", "mlp"} <= set(registry.functions)
-    assert {"linspace", "random", "sobol", "latin_hypercube", "file", "points"} <= set(registry.grids)
+    assert {"linspace", "random", "sobol", "latin_hypercube", "file", "points"} <= set(
+        registry.grids
+    )
 
 
 def test_a_file_of_the_user(mine):
@@ -45,7 +47,9 @@ def test_a_file_may_import_its_neighbours_but_hides_nothing(tmp_path, monkeypatc
 
 
 def test_an_unknown_name_says_what_is_known():
-    registry = Registry.of({"a": contributing(Function("bowl", simple))}, {"lost (x.y)": "ImportError: no x"})
+    registry = Registry.of(
+        {"a": contributing(Function("bowl", simple))}, {"lost (x.y)": "ImportError: no x"}
+    )
     with pytest.raises(ConfigurationError) as caught:
         registry.function("bwol")
     text = str(caught.value)
@@ -58,7 +62,9 @@ def test_an_unknown_name_says_what_is_known():
 
 def test_duplicate_names_name_both_owners():
     one, two = contributing(Function("bowl", simple)), contributing(Function("bowl", simple))
-    with pytest.raises(PluginError, match="'bowl' is contributed twice: by '(one|two)' and by '(one|two)'"):
+    with pytest.raises(
+        PluginError, match="'bowl' is contributed twice: by '(one|two)' and by '(one|two)'"
+    ):
         Registry.of({"one": one, "two": two})
 
 

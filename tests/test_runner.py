@@ -67,7 +67,9 @@ class Stop:
 
 def job(tmp_path, **changes):
     options = Options(device="cpu", **changes.pop("options", {}))
-    return Job("test", ("value", "hessian"), options=options, output_dir=tmp_path, shard_rows=4, **changes)
+    return Job(
+        "test", ("value", "hessian"), options=options, output_dir=tmp_path, shard_rows=4, **changes
+    )
 
 
 def go(a_job, *observers, function=None, points=POINTS):
@@ -78,7 +80,13 @@ def go(a_job, *observers, function=None, points=POINTS):
 def test_a_run_tells_its_observers_what_is_durable(tmp_path):
     recorder = Recorder()
     summary = go(job(tmp_path), recorder)
-    assert recorder.seen == [("started", 0), ("shard", 0), ("shard", 1), ("shard", 2), ("finished", 10)]
+    assert recorder.seen == [
+        ("started", 0),
+        ("shard", 0),
+        ("shard", 1),
+        ("shard", 2),
+        ("finished", 10),
+    ]
     assert (summary.points, summary.computed, summary.nonfinite, summary.failed) == (10, 10, 0, 0)
     with open_results(summary.path) as results:
         expected = torch.func.vmap(torch.func.hessian(quartic))(POINTS)

@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ FILE = Path(clusters.__file__).parent / "data" / "lj13_icosahedron.csv"
 
 class TestLennardJones(FunctionTests):
     function = "lennard_jones"
-    parameters = {"atoms": 3, "epsilon": 1.5, "sigma": 0.9}
+    parameters: ClassVar = {"atoms": 3, "epsilon": 1.5, "sigma": 0.9}
 
 
 class TestMorse(FunctionTests):
     function = "morse"
-    parameters = {"atoms": 3, "rho": 3.0}
+    parameters: ClassVar = {"atoms": 3, "rho": 3.0}
 
 
 RECORDS = {record.name: record for record in clusters.pipeline_functions()}

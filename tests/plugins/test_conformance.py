@@ -12,7 +12,7 @@ ROWS = {
     "helical_valley": {},
     "himmelblau": {},
     "lennard_jones": {"parameters": {"atoms": 3}},
-    "mlp": {"parameters": {"n": 3, "hidden": 5}},
+    "mlp": {"parameters": {"inputs": 3, "hidden": 5}},
     "morse": {"parameters": {"atoms": 3}},
     "powell_singular": {"n": 8},
     "rastrigin": {"n": 3},
@@ -30,5 +30,5 @@ for _name, _row in ROWS.items():
 
 
 def test_every_function_has_a_row():
-    builtin = {name for name in build_registry().functions}
+    builtin = set(build_registry().functions)
     assert builtin == set(ROWS)

@@ -1,6 +1,7 @@
 """Black-Scholes prices and Greeks against textbook numbers and formulas."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ class TestCall(FunctionTests):
 
 class TestPut(FunctionTests):
     function = "black_scholes"
-    parameters = {"kind": "put", "dividend": 0.03}
+    parameters: ClassVar = {"kind": "put", "dividend": 0.03}
 
 
 def point(*x):

@@ -1,5 +1,7 @@
 """Robertson's problem."""
 
+from typing import ClassVar
+
 import torch
 
 from pipeline.testing import FunctionTests
@@ -13,7 +15,7 @@ class TestRobertson(FunctionTests):
 
 class TestMildRobertson(FunctionTests):
     function = "robertson"
-    parameters = {"k1": 0.5, "k2": 2.0, "k3": 3.0}
+    parameters: ClassVar = {"k1": 0.5, "k2": 2.0, "k3": 3.0}
 
 
 def test_nothing_is_lost():

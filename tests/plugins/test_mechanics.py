@@ -1,6 +1,7 @@
 """Double pendulum and robot arm against independent mechanics."""
 
 import math
+from typing import ClassVar
 
 import torch
 
@@ -27,7 +28,7 @@ class TestRobotArm(FunctionTests):
 
 class TestRobotArmWithTool(FunctionTests):
     function = "robot_arm"
-    parameters = {"tool": (0.05, -0.02, 0.1034)}
+    parameters: ClassVar = {"tool": (0.05, -0.02, 0.1034)}
     order = 3
 
 

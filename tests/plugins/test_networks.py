@@ -1,5 +1,7 @@
 """Multilayer perceptron."""
 
+from typing import ClassVar
+
 import torch
 
 from pipeline.testing import FunctionTests
@@ -8,17 +10,17 @@ from plugins.networks import build_mlp
 
 class TestScalarNetwork(FunctionTests):
     function = "mlp"
-    parameters = {"inputs": 5, "hidden": 7}
+    parameters: ClassVar = {"inputs": 5, "hidden": 7}
 
 
 class TestVectorNetwork(FunctionTests):
     function = "mlp"
-    parameters = {"inputs": 3, "hidden": 6, "layers": 3, "outputs": 4, "seed": 5}
+    parameters: ClassVar = {"inputs": 3, "hidden": 6, "layers": 3, "outputs": 4, "seed": 5}
 
 
 class TestLinearNetwork(FunctionTests):
     function = "mlp"
-    parameters = {"inputs": 3, "layers": 0, "outputs": 2}
+    parameters: ClassVar = {"inputs": 3, "layers": 0, "outputs": 2}
     order = 1
 
 

@@ -89,7 +89,11 @@ def test_a_result_reads_back_bit_for_bit(finished):
                 assert np.array_equal(np.asarray(stored), expected)
             assert np.array_equal(results.hessian[2:6, 1, :, 0], rows(2, 6)["hessian"][:, 1, :, 0])
             assert results.missing() == []
-            assert (results.count("ok"), results.count("nonfinite"), results.count("failed")) == (8, 1, 1)
+            assert (results.count("ok"), results.count("nonfinite"), results.count("failed")) == (
+                8,
+                1,
+                1,
+            )
             assert results.certificate == {"route": "loop", "error": 1e-16}
             assert results.provenance["config_yaml"] == "a: 1\n" * 20_000
             assert "hessian (10, 2, 3, 3) float64" in repr(results)
@@ -100,7 +104,9 @@ def test_batches_are_tensors(finished):
     with open_results(finished.path) as results:
         parts = list(results.batches(4, ["x", "value"]))
         assert [len(part["x"]) for part in parts] == [4, 4, 2]
-        assert torch.equal(torch.cat([part["value"] for part in parts]), torch.from_numpy(rows(0, 10)["value"]))
+        assert torch.equal(
+            torch.cat([part["value"] for part in parts]), torch.from_numpy(rows(0, 10)["value"])
+        )
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
@@ -135,7 +141,10 @@ def test_checksums_are_those_of_the_bytes(run_directory):
 
     with h5py.File(run_directory.shard(0)) as file:
         for name, expected in rows(0, 4).items():
-            assert file["checksums"][name][()].decode() == f"crc32:{zlib.crc32(expected.tobytes()):08x}"
+            assert (
+                file["checksums"][name][()].decode()
+                == f"crc32:{zlib.crc32(expected.tobytes()):08x}"
+            )
 
 
 def test_an_unfinished_run_can_be_read(run_directory):
@@ -144,7 +153,9 @@ def test_an_unfinished_run_can_be_read(run_directory):
         assert results.points == 10
         assert results.missing() == [(4, 8)]
         assert np.array_equal(results.x[8:10], rows(8, 10)["x"])
-        with pytest.raises(StoreError, match=r"rows 4 and on have not been computed \(asked for 2:10\)"):
+        with pytest.raises(
+            StoreError, match=r"rows 4 and on have not been computed \(asked for 2:10\)"
+        ):
             results.x[2:10]
         with pytest.raises(StoreError, match="is not finished"):
             results.to_xarray()
@@ -163,7 +174,9 @@ def test_reading_into_a_buffer(finished):
         buffer = np.empty((4, 3))
         assert results.x.read(3, 7, out=buffer) is buffer
         assert np.array_equal(buffer, rows(3, 7)["x"])
-        with pytest.raises(StoreError, match=r"buffer has to be float64 \(4, 3\), got float64 \(5, 3\)"):
+        with pytest.raises(
+            StoreError, match=r"buffer has to be float64 \(4, 3\), got float64 \(5, 3\)"
+        ):
             results.x.read(3, 7, out=np.empty((5, 3)))
 
 
@@ -260,7 +273,9 @@ def test_what_is_no_result_is_refused(tmp_path):
         open_results(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["schema"] = "something else"
-    with pytest.raises(StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"):
+    with pytest.raises(
+        StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"
+    ):
         open_results(tmp_path / "other.h5")
 
 

@@ -45,6 +45,7 @@ class VmapRoute(Route):
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
                 levels = batched(points)
-            return tuple(levels[order] for order in request.orders)
+            # forward mode under vmap promotes float32 to float64 at some operations
+            return tuple(levels[order].to(points.dtype) for order in request.orders)
 
         return evaluate
