@@ -35,7 +35,7 @@ def build_black_scholes(
 
     def price(x: Tensor) -> Tensor:
         # vectors of one element: forward mode turns the tangent of number * scalar into float64
-        spot, strike, maturity, rate, volatility = x.split(1)
+        spot, strike, maturity, rate, volatility = x.chunk(5)
         spread = volatility * maturity.sqrt()
         drift = (rate - dividend) * maturity
         d1 = ((spot / strike).log() + drift) / spread + spread / 2

@@ -26,7 +26,7 @@ def build_robertson(
 
     def rates(x: Tensor) -> Tensor:
         # vectors of one element: forward mode turns the tangent of number * scalar into float64
-        a, b, c = x.split(1)
+        a, b, c = x.chunk(3)
         slow, very_fast, fast = k1 * a, k2 * b * b, k3 * b * c
         return torch.cat((fast - slow, slow - fast - very_fast, very_fast))
 

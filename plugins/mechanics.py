@@ -46,7 +46,7 @@ def build_double_pendulum(
 
     def motion(x: Tensor) -> Tensor:
         # vectors of one element: forward mode turns the tangent of number * scalar into float64
-        theta1, theta2, omega1, omega2 = x.split(1)
+        theta1, theta2, omega1, omega2 = x.chunk(4)
         s, c = torch.sin(theta1 - theta2), torch.cos(theta1 - theta2)
         upper = -m2 * l2 * omega2**2 * s - (m1 + m2) * g * theta1.sin()
         lower = l1 * omega1**2 * s - g * theta2.sin()
@@ -119,7 +119,7 @@ def build_robot_arm(
         y: Any
         z: Any
         x, y, z = tool[0], tool[1], tool[2] + FLANGE
-        joints = zip(q.cos().split(1), q.sin().split(1), LINKS, strict=True)
+        joints = zip(q.cos().chunk(7), q.sin().chunk(7), LINKS, strict=True)
         for c, s, (a, quarter, d) in reversed(list(joints)):
             x, y, z = c * x - s * y + a, s * x + c * y, z + d
             y, z = ((y, z), (-z, y), (z, -y))[quarter]

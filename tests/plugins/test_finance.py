@@ -14,7 +14,6 @@ SPOT, STRIKE, MATURITY, RATE, VOLATILITY = range(5)
 
 class TestCall(FunctionTests):
     function = "black_scholes"
-    order = 3
 
 
 class TestPut(FunctionTests):

@@ -10,7 +10,6 @@ from plugins.kinetics import build_robertson
 
 class TestRobertson(FunctionTests):
     function = "robertson"
-    order = 3
 
 
 class TestMildRobertson(FunctionTests):

@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar
 
+import pytest
 import torch
 
 from pipeline.testing import FunctionTests
@@ -13,7 +14,6 @@ BODY = {"m1": 1.3, "m2": 0.7, "l1": 0.9, "l2": 1.2, "g": 9.81}
 
 class TestDoublePendulum(FunctionTests):
     function = "double_pendulum"
-    order = 3
 
 
 class TestHeavyDoublePendulum(FunctionTests):
@@ -29,7 +29,6 @@ class TestRobotArm(FunctionTests):
 class TestRobotArmWithTool(FunctionTests):
     function = "robot_arm"
     parameters: ClassVar = {"tool": (0.05, -0.02, 0.1034)}
-    order = 3
 
 
 def random_points(record, count=20):
@@ -92,6 +91,16 @@ def craig(a, alpha, d, theta):
     ca, sa, ct, st = math.cos(alpha), math.sin(alpha), math.cos(theta), math.sin(theta)
     rows = ((ct, -st, 0, a), (st * ca, ct * ca, -sa, -sa * d), (st * sa, ct * sa, ca, ca * d))
     return torch.tensor((*rows, (0, 0, 0, 1)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("record", (PENDULUM, ARM), ids=lambda record: record.name)
+def test_third_derivative_is_the_slope_of_the_second(record):
+    second, step = torch.func.hessian(record.build()), 1e-4
+    x = random_points(record)[0]
+    for axis, unit in enumerate(torch.eye(record.n, dtype=torch.float64)):
+        seen = torch.func.jacfwd(second)(x)[..., axis]
+        expected = (second(x + step * unit) - second(x - step * unit)) / (2 * step)
+        torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_last_joint_does_not_move_the_flange():
