@@ -49,6 +49,32 @@ def rosenbrock_hessian(x: Tensor, a: float = 1.0, b: float = 100.0) -> Tensor:
     return torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
 
 
+ROSENBROCK = Function(
+    name="rosenbrock",
+    build=build_rosenbrock,
+    n=AnySize(default=2, minimum=2),
+    domain=(-2.0, 2.0),
+    source="H. H. Rosenbrock, The Computer Journal 3 (1960) 175-184",
+    summary="curved valley with its minimum at (a, a^2, …)",
+    closed_form={"gradient": rosenbrock_gradient, "hessian": rosenbrock_hessian},
+    scenarios=[
+        Scenario(
+            (1.0, 1.0),
+            {
+                "value": 0.0,
+                "gradient": (0.0, 0.0),
+                "hessian": ((802.0, -400.0), (-400.0, 200.0)),
+            },
+        ),
+        Scenario(
+            (-1.2, 1.0),
+            {"value": 24.2, "gradient": (-215.6, -88.0)},
+            source="J. J. Moré, B. S. Garbow and K. E. Hillstrom, ACM TOMS 7 (1981) 17-41, problem 1",
+        ),
+    ],
+)
+
+
 def build_ackley(a: float = 20.0, b: float = 0.2, c: float = 2 * math.pi) -> Build:
     """Build -a exp(-b r) - exp(mean cos(c x)) + a + e, with r the root mean square of x.
 
@@ -85,6 +111,18 @@ def ackley_hessian(x: Tensor, a: float = 20.0, b: float = 0.2, c: float = 2 * ma
     return funnel + ripple * c**2 * waves
 
 
+ACKLEY = Function(
+    name="ackley",
+    build=build_ackley,
+    n=AnySize(),
+    domain=(-32.768, 32.768),
+    source="D. H. Ackley, A Connectionist Machine for Genetic Hillclimbing, Kluwer 1987",
+    summary="rippled funnel, not differentiable at its minimum 0",
+    closed_form={"gradient": ackley_gradient, "hessian": ackley_hessian},
+    scenarios=[Scenario((0.0, 0.0), {"value": 0.0}, tolerance=1e-14)],
+)
+
+
 def build_rastrigin(a: float = 10.0) -> Build:
     """Build a n + the sum of x^2 - a cos(2 pi x).
 
@@ -111,6 +149,18 @@ def rastrigin_hessian(x: Tensor, a: float = 10.0) -> Tensor:
     return torch.diag(2 + 4 * math.pi**2 * a * torch.cos(2 * math.pi * x))
 
 
+RASTRIGIN = Function(
+    name="rastrigin",
+    build=build_rastrigin,
+    n=AnySize(),
+    domain=(-5.12, 5.12),
+    source="L. A. Rastrigin, Systems of Extremal Control, Nauka 1974",
+    summary="rippled bowl with its minimum at 0",
+    closed_form={"gradient": rastrigin_gradient, "hessian": rastrigin_hessian},
+    scenarios=[Scenario((0.0, 0.0, 0.0), {"value": 0.0, "gradient": (0.0, 0.0, 0.0)})],
+)
+
+
 def build_styblinski_tang() -> Build:
     """Build half the sum of x^4 - 16 x^2 + 5 x.
 
@@ -132,6 +182,24 @@ def styblinski_tang_gradient(x: Tensor) -> Tensor:
 def styblinski_tang_hessian(x: Tensor) -> Tensor:
     """Hessian by hand, diagonal (n, n)."""
     return torch.diag(6 * x**2 - 16)
+
+
+STYBLINSKI_TANG = Function(
+    name="styblinski_tang",
+    build=build_styblinski_tang,
+    n=AnySize(),
+    domain=(-5.0, 5.0),
+    source="M. Styblinski and T.-S. Tang, Neural Networks 3 (1990) 467-483",
+    summary="separable quartic with 2^n minima",
+    closed_form={"gradient": styblinski_tang_gradient, "hessian": styblinski_tang_hessian},
+    scenarios=[
+        Scenario(
+            (TANG, TANG),
+            {"value": -78.33233140754282, "gradient": (0.0, 0.0)},
+            tolerance=1e-11,
+        )
+    ],
+)
 
 
 def build_griewank() -> Build:
@@ -177,6 +245,27 @@ def griewank_hessian(x: Tensor) -> Tensor:
     return torch.where(one, torch.diag(diagonal), -others * torch.outer(slope, slope))
 
 
+GRIEWANK = Function(
+    name="griewank",
+    build=build_griewank,
+    n=AnySize(),
+    domain=(-600.0, 600.0),
+    source="A. O. Griewank, J. Optim. Theory Appl. 34 (1981) 11-39",
+    summary="bowl with ripples of a product, minimum at 0",
+    closed_form={"gradient": griewank_gradient, "hessian": griewank_hessian},
+    scenarios=[
+        Scenario(
+            (0.0, 0.0),
+            {
+                "value": 0.0,
+                "gradient": (0.0, 0.0),
+                "hessian": ((1.0005, 0.0), (0.0, 0.5005)),
+            },
+        )
+    ],
+)
+
+
 def build_powell_singular() -> Build:
     """Build the sum over blocks of (p + 10 q)^2 + 5 (r - s)^2 + (q - 2 r)^4 + 10 (p - s)^4.
 
@@ -209,116 +298,30 @@ def powell_singular_hessian(x: Tensor) -> Tensor:
     u = x.reshape(-1, 4) @ forms.T
     two, ten = torch.full_like(u[:, 0], 2), torch.full_like(u[:, 0], 10)
     bends = torch.stack([two, ten, 12 * u[:, 2] ** 2, 120 * u[:, 3] ** 2], dim=1)
-    return torch.block_diag(*torch.einsum("bf,fi,fj->bij", bends, forms, forms))
+    blocks = torch.einsum("bf,fi,fj->bij", bends, forms, forms)
+    return torch.einsum("bij,bc->bicj", blocks, torch.eye(len(u)).to(x)).reshape(len(x), len(x))
+
+
+POWELL_SINGULAR = Function(
+    name="powell_singular",
+    build=build_powell_singular,
+    n=AnySize(default=4, minimum=4, multiple=4),
+    domain=(-4.0, 5.0),
+    source="M. J. D. Powell, The Computer Journal 5 (1962) 147-151",
+    summary="quartic with a singular Hessian at its minimum 0",
+    closed_form={"gradient": powell_singular_gradient, "hessian": powell_singular_hessian},
+    scenarios=[
+        Scenario((0.0, 0.0, 0.0, 0.0), {"value": 0.0, "gradient": (0.0, 0.0, 0.0, 0.0)}),
+        Scenario(
+            (3.0, -1.0, 0.0, 1.0),
+            {"value": 215.0},
+            source="J. J. Moré, B. S. Garbow and K. E. Hillstrom, ACM TOMS 7 (1981) 17-41, problem 13",
+        ),
+    ],
+)
 
 
 @hookimpl
 def pipeline_functions() -> list[Function]:
     """Contribute the test functions of any n."""
-    return [*_valleys(), *_ripples()]
-
-
-def _valleys() -> list[Function]:
-    return [
-        Function(
-            name="rosenbrock",
-            build=build_rosenbrock,
-            n=AnySize(default=2, minimum=2),
-            domain=(-2.0, 2.0),
-            source="H. H. Rosenbrock, The Computer Journal 3 (1960) 175-184",
-            summary="curved valley with its minimum at (a, a^2, …)",
-            closed_form={"gradient": rosenbrock_gradient, "hessian": rosenbrock_hessian},
-            scenarios=[
-                Scenario(
-                    (1.0, 1.0),
-                    {
-                        "value": 0.0,
-                        "gradient": (0.0, 0.0),
-                        "hessian": ((802.0, -400.0), (-400.0, 200.0)),
-                    },
-                ),
-                Scenario(
-                    (-1.2, 1.0),
-                    {"value": 24.2, "gradient": (-215.6, -88.0)},
-                    source="J. J. Moré, B. S. Garbow and K. E. Hillstrom, ACM TOMS 7 (1981) 17-41, problem 1",
-                ),
-            ],
-        ),
-        Function(
-            name="powell_singular",
-            build=build_powell_singular,
-            n=AnySize(default=4, minimum=4, multiple=4),
-            domain=(-4.0, 5.0),
-            source="M. J. D. Powell, The Computer Journal 5 (1962) 147-151",
-            summary="quartic with a singular Hessian at its minimum 0",
-            closed_form={"gradient": powell_singular_gradient, "hessian": powell_singular_hessian},
-            scenarios=[
-                Scenario((0.0, 0.0, 0.0, 0.0), {"value": 0.0, "gradient": (0.0, 0.0, 0.0, 0.0)}),
-                Scenario(
-                    (3.0, -1.0, 0.0, 1.0),
-                    {"value": 215.0},
-                    source="J. J. Moré, B. S. Garbow and K. E. Hillstrom, ACM TOMS 7 (1981) 17-41, problem 13",
-                ),
-            ],
-        ),
-        Function(
-            name="styblinski_tang",
-            build=build_styblinski_tang,
-            n=AnySize(),
-            domain=(-5.0, 5.0),
-            source="M. Styblinski and T.-S. Tang, Neural Networks 3 (1990) 467-483",
-            summary="separable quartic with 2^n minima",
-            closed_form={"gradient": styblinski_tang_gradient, "hessian": styblinski_tang_hessian},
-            scenarios=[
-                Scenario(
-                    (TANG, TANG),
-                    {"value": -78.33233140754282, "gradient": (0.0, 0.0)},
-                    tolerance=1e-11,
-                )
-            ],
-        ),
-    ]
-
-
-def _ripples() -> list[Function]:
-    return [
-        Function(
-            name="ackley",
-            build=build_ackley,
-            n=AnySize(),
-            domain=(-32.768, 32.768),
-            source="D. H. Ackley, A Connectionist Machine for Genetic Hillclimbing, Kluwer 1987",
-            summary="rippled funnel, not differentiable at its minimum 0",
-            closed_form={"gradient": ackley_gradient, "hessian": ackley_hessian},
-            scenarios=[Scenario((0.0, 0.0), {"value": 0.0}, tolerance=1e-14)],
-        ),
-        Function(
-            name="rastrigin",
-            build=build_rastrigin,
-            n=AnySize(),
-            domain=(-5.12, 5.12),
-            source="L. A. Rastrigin, Systems of Extremal Control, Nauka 1974",
-            summary="rippled bowl with its minimum at 0",
-            closed_form={"gradient": rastrigin_gradient, "hessian": rastrigin_hessian},
-            scenarios=[Scenario((0.0, 0.0, 0.0), {"value": 0.0, "gradient": (0.0, 0.0, 0.0)})],
-        ),
-        Function(
-            name="griewank",
-            build=build_griewank,
-            n=AnySize(),
-            domain=(-600.0, 600.0),
-            source="A. O. Griewank, J. Optim. Theory Appl. 34 (1981) 11-39",
-            summary="bowl with ripples of a product, minimum at 0",
-            closed_form={"gradient": griewank_gradient, "hessian": griewank_hessian},
-            scenarios=[
-                Scenario(
-                    (0.0, 0.0),
-                    {
-                        "value": 0.0,
-                        "gradient": (0.0, 0.0),
-                        "hessian": ((1.0005, 0.0), (0.0, 0.5005)),
-                    },
-                )
-            ],
-        ),
-    ]
+    return [ROSENBROCK, POWELL_SINGULAR, STYBLINSKI_TANG, ACKLEY, RASTRIGIN, GRIEWANK]

@@ -93,7 +93,7 @@ def craig(a, alpha, d, theta):
     return torch.tensor((*rows, (0, 0, 0, 1)), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("record", (PENDULUM, ARM), ids=lambda record: record.name)
+@pytest.mark.parametrize("record", [PENDULUM, ARM], ids=lambda record: record.name)
 def test_third_derivative_is_the_slope_of_the_second(record):
     second, step = torch.func.hessian(record.build()), 1e-4
     x = random_points(record)[0]

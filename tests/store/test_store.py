@@ -189,12 +189,13 @@ def test_names_that_are_not_there(finished):
 
 
 def test_nothing_remains_of_a_shard_that_fails(tmp_path):
-    with (
-        pytest.raises(ZeroDivisionError),
-        new_shard(tmp_path / "shard-00000.h5", LAYOUT, 4, attrs(0, 4)) as writer,
-    ):
-        writer.append(rows(0, 2))
-        raise ZeroDivisionError
+    def half_a_shard():
+        with new_shard(tmp_path / "shard-00000.h5", LAYOUT, 4, attrs(0, 4)) as writer:
+            writer.append(rows(0, 2))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half_a_shard()
     assert list(tmp_path.iterdir()) == []
 
 
