@@ -125,7 +125,7 @@ class FunctionTests:
         expected = ROUTES["loop"].prepare(request, "", 1)(self.points)
         for name in self.routes:
             for mode in ROUTES[name].modes(request):
-                for chunk in (1, 2, request.directions):
+                for chunk in (-(-request.n // 2), request.directions):
                     seen = ROUTES[name].prepare(request, mode, chunk)(self.points)
                     self._agree_all(seen, expected, f"route {name} {mode} with chunk {chunk}")
 

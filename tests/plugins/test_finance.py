@@ -12,10 +12,6 @@ from plugins.finance import black_scholes_hessian, build_black_scholes
 SPOT, STRIKE, MATURITY, RATE, VOLATILITY = range(5)
 
 
-class TestCall(FunctionTests):
-    function = "black_scholes"
-
-
 class TestPut(FunctionTests):
     function = "black_scholes"
     parameters: ClassVar = {"kind": "put", "dividend": 0.03}

@@ -8,10 +8,6 @@ from pipeline.testing import FunctionTests
 from plugins.kinetics import build_robertson
 
 
-class TestRobertson(FunctionTests):
-    function = "robertson"
-
-
 class TestMildRobertson(FunctionTests):
     function = "robertson"
     parameters: ClassVar = {"k1": 0.5, "k2": 2.0, "k3": 3.0}

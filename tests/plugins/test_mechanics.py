@@ -12,18 +12,10 @@ from plugins import mechanics
 BODY = {"m1": 1.3, "m2": 0.7, "l1": 0.9, "l2": 1.2, "g": 9.81}
 
 
-class TestDoublePendulum(FunctionTests):
-    function = "double_pendulum"
-
-
 class TestHeavyDoublePendulum(FunctionTests):
     function = "double_pendulum"
     parameters = BODY
     order = 1
-
-
-class TestRobotArm(FunctionTests):
-    function = "robot_arm"
 
 
 class TestRobotArmWithTool(FunctionTests):
