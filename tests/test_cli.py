@@ -215,6 +215,8 @@ def test_signals_leave_finished_shards_and_say_how_to_go_on(tmp_path, number, co
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # a background job of a shell ignores SIGINT, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while (
