@@ -83,7 +83,7 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     asked = Asked(
         function.f, function.function.name, job.operators, job.order, function.output_shape
     )
-    return prepare(asked, points, options, min(len(grid), job.shard_rows or len(grid)))
+    return prepare(asked, points, options, count=len(grid), rows=job.shard_rows)
 
 
 def _as_planned(options: Options, plan: RunPlan) -> Options:

@@ -24,7 +24,8 @@ from torch import Tensor
 from pipeline.api import evaluate, prepare
 from pipeline.autograd.finite_difference import compare_with_finite_differences
 from pipeline.autograd.reference import derivatives
-from pipeline.autograd.routes import ROUTES, Request
+from pipeline.autograd.request import Request
+from pipeline.autograd.routes import ROUTES
 from pipeline.function import AnySize, BoundFunction, Function, Scenario, bind_function
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
@@ -161,7 +162,7 @@ class FunctionTests:
 
     def _request(self) -> Request:
         orders = tuple(range(self.order + 1))
-        return Request(self.bound.f, self.bound.n, self.bound.output_shape, orders)
+        return Request(self.bound.f, self.points[0], self.bound.output_shape, orders)
 
     def _operators(self) -> tuple[str, ...]:
         first = "jacobian" if self.bound.output_shape else "gradient"

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.cost import Cost
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.routes import Evaluate, Request
+from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import MemoryBudgetError, PipelineError
 
 OK, NONFINITE, FAILED = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A route and mode that was considered.
+
+    Attributes:
+        route: Name of the route.
+        mode: E.g. fwd_over_rev, outermost first.
+        verdict: Used, or why not.
+        cost: What it takes, where it was counted.
+        seconds: Predicted time of the whole job.
+        error: Worst error against the reference, where it was compared.
+    """
+
+    route: str
+    mode: str
+    verdict: str
+    cost: Cost | None = None
+    seconds: float | None = None
+    error: float | None = None
+
+    def row(self) -> tuple[str, ...]:
+        """The candidate in words, as a line of the plan's explanation."""
+        memory = "-" if self.cost is None else f"{self.cost.point_bytes}"
+        numbers = (
+            "-" if number is None else f"{number:.2g}" for number in (self.seconds, self.error)
+        )
+        seconds, error = numbers
+        return self.route, self.mode, seconds, memory, error, self.verdict
 
 
 @dataclass(frozen=True)
@@ -25,25 +56,49 @@ class Plan:
         route: Name of the route.
         mode: E.g. fwd_over_rev, outermost first.
         batch: Points evaluated in one call.
-        chunk: Directions evaluated together.
         dtype: Precision of points and derivatives.
         device: Where it runs.
-        point_bytes: Memory that one more point of a batch takes.
-        fixed_bytes: Memory that a batch takes whatever its size.
-        point_seconds: Time that one point took in a batch while it was checked.
-        refused: Route and mode -> why it was not used.
+        cost: What it takes.
+        considered: All candidates, the one that is used last.
     """
 
     route: str
     mode: str
     batch: int
-    chunk: int
     dtype: torch.dtype
     device: torch.device
-    point_bytes: int
-    fixed_bytes: int
-    point_seconds: float
-    refused: Mapping[str, str] = field(default_factory=dict)
+    cost: Cost
+    considered: tuple[Candidate, ...] = ()
+
+    @property
+    def chunk(self) -> int:
+        """Directions evaluated together."""
+        return self.cost.chunk
+
+    @property
+    def point_seconds(self) -> float:
+        """Predicted time per point in a full batch."""
+        return self.cost.point_seconds + self.cost.batch_seconds / self.batch
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Route and mode -> why it is not used."""
+        return {f"{item.route} {item.mode}": item.verdict for item in self.considered[:-1]}
+
+    def explain(self) -> str:
+        """Say what was considered and why this is used, as a table.
+
+        Returns:
+            A line per candidate: route, mode, predicted seconds, bytes per point, agreement, verdict.
+        """
+        heads = ("route", "mode", "predicted s", "bytes/point", "error", "verdict")
+        rows = [heads, *(item.row() for item in reversed(self.considered))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.reference import directional
-from pipeline.autograd.routes.base import Request
+from pipeline.autograd.request import Request
 
 
 @dataclass(frozen=True)

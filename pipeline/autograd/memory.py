@@ -31,6 +31,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, limit: int = UNLIMITED) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.live, self.peak = limit, 0, 0
+        self.operations, self.traffic = 0, 0
         self._sizes: dict[int, int] = {}
 
     @classmethod
@@ -41,6 +42,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.operations += 1
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())
@@ -53,6 +55,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key not in self._sizes:
             self._sizes[key] = storage.nbytes()
             self.live += storage.nbytes()
+            self.traffic += storage.nbytes()
             self.peak = max(self.peak, self.live)
             weakref.finalize(storage, self._release, key)
 

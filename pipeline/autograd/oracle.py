@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
-from pipeline.autograd.routes.base import Request
+from pipeline.autograd.request import Request
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 TINY = 1e-300  # keeps quotients of zeros finite

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.autograd.operators import Operator, basis, resolve_operators
 from pipeline.autograd.reference import derivatives
-from pipeline.autograd.routes import ROUTES, Request
+from pipeline.autograd.request import Request
+from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import parse_mode, spell_mode
 from pipeline.errors import ConfigurationError
 
@@ -46,7 +47,7 @@ def all_modes(order):
 @pytest.mark.parametrize(("f", "shape"), CASES)
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_every_mode_and_chunk_equals_the_reference(f, shape, order):
-    request = Request(f, 3, shape, tuple(range(order + 1)))
+    request = Request(f, POINTS[0], shape, tuple(range(order + 1)))
     expected = [derivatives(f, point, order) for point in POINTS]
     for mode in all_modes(order):
         for chunk in (1, 2, request.directions):
@@ -73,23 +74,25 @@ def test_jvp_is_linear_in_the_direction(u, v):
 
 
 def test_order_k_of_a_polynomial_of_degree_k_minus_1_is_zero():
-    request = Request(lambda x: (x**2).sum() * x[0], 3, (), (4,))
+    request = Request(lambda x: (x**2).sum() * x[0], POINTS[0], (), (4,))
     (level,) = ROUTES["vmap"].prepare(request, "fwd_over_fwd_over_fwd_over_rev", 3)(POINTS)
     assert level.shape == (4, 3, 3, 3, 3)
     assert not level.any()
 
 
 def test_only_the_orders_asked_for_come_back():
-    request = Request(scalar, 3, (), (0, 2))
+    request = Request(scalar, POINTS[0], (), (0, 2))
     value, hessian = ROUTES["vmap"].prepare(request, "fwd_over_rev", 3)(POINTS)
     assert value.shape == (4,)
     assert hessian.shape == (4, 3, 3)
 
 
 def test_a_jacobian_with_many_outputs_takes_the_columns():
-    request = Request(lambda x: x.sum() * torch.arange(20_000, dtype=x.dtype), 3, (20_000,), (1,))
+    request = Request(
+        lambda x: x.sum() * torch.arange(20_000, dtype=x.dtype), POINTS[0], (20_000,), (1,)
+    )
     assert ROUTES["vmap"].modes(request)[0] == "fwd"
-    request = Request(scalar, 3, (), (1,))
+    request = Request(scalar, POINTS[0], (), (1,))
     assert ROUTES["vmap"].modes(request)[0] == "rev"
 
 

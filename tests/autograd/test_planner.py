@@ -12,7 +12,8 @@ from pipeline.autograd.finite_difference import ridders
 from pipeline.autograd.memory import OverBudgetError, available_bytes, peak_bytes, power_of_two
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import Asked, check_options, prepare, probe_indices
-from pipeline.autograd.routes import ROUTES, Request
+from pipeline.autograd.request import Request
+from pipeline.autograd.routes import ROUTES
 from pipeline.errors import (
     ConfigurationError,
     DisagreementError,
@@ -27,7 +28,7 @@ POINTS = torch.tensor(
 ).double()
 
 
-def plan(f, *operators, points=POINTS, order=None, shape=None, count=None, **options):
+def plan(f, *operators, points=POINTS, order=None, shape=None, count=100, **options):
     asked = Asked(f, f.__name__, operators or ("hessian",), order, shape)
     return prepare(asked, points, Options(**options), count)
 
@@ -181,7 +182,12 @@ def test_large_results_are_compared_along_directions():
 
 
 def test_contraction_finds_one_wrong_entry():
-    request = Request(lambda x: torch.arange(5000, dtype=x.dtype) * x.prod(), 3, (5000,), (1, 2))
+    request = Request(
+        lambda x: torch.arange(5000, dtype=x.dtype) * x.prod(),
+        torch.ones(3).double(),
+        (5000,),
+        (1, 2),
+    )
     oracle = build_oracle(request, POINTS)
     levels = ROUTES["vmap"].prepare(request, "fwd_over_fwd", 3)(POINTS)
     assert all(found.excess < 1 for found in oracle.compare(levels).values())
@@ -205,7 +211,7 @@ def test_directions_are_chunked_to_fit_the_budget():
 
     points = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).double()
     free = plan(dense, points=points, count=100)
-    tight = plan(dense, points=points, count=100, memory=free.plan.point_bytes // 4)
+    tight = plan(dense, points=points, count=100, memory=free.plan.cost.point_bytes // 4)
     assert free.plan.chunk == 40
     assert tight.plan.chunk < 40
     assert tight.plan.batch < free.plan.batch

@@ -1,9 +1,12 @@
-"""Routes, one file each, in the order in which they are preferred."""
+"""Routes, one file each."""
 
-from pipeline.autograd.routes.base import Evaluate, Request, Route
+from pipeline.autograd.routes.base import Route
 from pipeline.autograd.routes.loop import LoopRoute
+from pipeline.autograd.routes.scalar import ScalarRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 
-ROUTES: dict[str, Route] = {route.name: route for route in (VmapRoute(), LoopRoute())}
+ROUTES: dict[str, Route] = {
+    route.name: route for route in (VmapRoute(), ScalarRoute(), LoopRoute())
+}
 
-__all__ = ["ROUTES", "Evaluate", "LoopRoute", "Request", "Route", "VmapRoute"]
+__all__ = ["ROUTES", "LoopRoute", "Route", "ScalarRoute", "VmapRoute"]

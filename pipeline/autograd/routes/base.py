@@ -3,51 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from pipeline.autograd.cost import Cost
+from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import ConfigurationError
-
-Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a route has to evaluate.
-
-    Attributes:
-        f: Maps one point (n,) to `output_shape`.
-        n: Number of inputs.
-        output_shape: () or (m,).
-        orders: Orders asked for, ascending, each once.
-    """
-
-    f: Callable[[Tensor], Tensor]
-    n: int
-    output_shape: tuple[int, ...]
-    orders: tuple[int, ...]
-
-    @property
-    def order(self) -> int:
-        """Highest order k."""
-        return self.orders[-1]
-
-    @property
-    def m(self) -> int:
-        """Number of outputs; 1 for a scalar."""
-        return self.output_shape[0] if self.output_shape else 1
-
-    @property
-    def directions(self) -> int:
-        """Most directions that a level can have: outputs times inputs of the level below."""
-        return max(self.n, self.m * int(self.n ** max(self.order - 1, 0)))
-
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of one point's result for each order asked for."""
-        return tuple(self.output_shape + (self.n,) * order for order in self.orders)
 
 
 class Route(ABC):
@@ -65,6 +25,10 @@ class Route(ABC):
     name: ClassVar[str]
     widest: ClassVar[int]  # most points that are worth evaluating in one call
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
+    least_seconds: ClassVar[
+        float
+    ]  # that preparing takes; shorter jobs do not even ask for the cost
+    last_resort: ClassVar[bool] = False  # only where no other route agrees
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:
@@ -73,6 +37,20 @@ class Route(ABC):
     @abstractmethod
     def takes(self, mode: str, request: Request) -> bool:
         """Tell whether a mode that fits the order can be evaluated by this route."""
+
+    @abstractmethod
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count what an evaluation takes.
+
+        Args:
+            request: What to evaluate.
+            mode: One that fits the order.
+            chunk: Directions evaluated together; None takes as many as fit.
+            budget: Most bytes that the evaluation of one point may hold.
+
+        Returns:
+            The cost.
+        """
 
     @abstractmethod
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:

@@ -7,8 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pipeline.autograd.cost import Cost, count_loop
 from pipeline.autograd.reference import derivatives
-from pipeline.autograd.routes.base import Evaluate, Request, Route, spell_mode
+from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.routes.base import Route, spell_mode
 
 
 class LoopRoute(Route):
@@ -17,6 +19,8 @@ class LoopRoute(Route):
     name: ClassVar[str] = "loop"
     widest: ClassVar[int] = 16
     pointwise: ClassVar[bool] = True
+    least_seconds: ClassVar[float] = 0.0
+    last_resort: ClassVar[bool] = True
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Reverse mode at every level: one backward pass per element."""
@@ -25,6 +29,15 @@ class LoopRoute(Route):
     def takes(self, mode: str, request: Request) -> bool:
         """Only its own."""
         return mode in self.modes(request)
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count operations and bytes of one point.
+
+        Returns:
+            The cost.
+        """
+        evaluate = self.prepare(request, mode, 1)
+        return count_loop(evaluate, request.example[None], chunk or request.directions, budget)
 
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
         """Nothing to prepare: each point is differentiated on its own.

@@ -7,8 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pipeline.autograd.cost import Cost, count_eager
 from pipeline.autograd.operators import differentiate
-from pipeline.autograd.routes.base import Evaluate, Request, Route, parse_mode, spell_mode
+from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.routes.base import Route, parse_mode, spell_mode
 
 
 class VmapRoute(Route):
@@ -17,6 +19,7 @@ class VmapRoute(Route):
     name: ClassVar[str] = "vmap"
     widest: ClassVar[int] = 1 << 16
     pointwise: ClassVar[bool] = False
+    least_seconds: ClassVar[float] = 0.0
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Columns where there are fewer inputs than outputs, else rows; outer levels by columns."""
@@ -32,6 +35,19 @@ class VmapRoute(Route):
     def takes(self, mode: str, request: Request) -> bool:
         """Any mode, also one that is not worth trying by itself."""
         return True
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count operations and bytes of one and of two points.
+
+        Returns:
+            The cost at the largest chunk that fits.
+        """
+        return count_eager(
+            lambda size: self.prepare(request, mode, size),
+            request.example[None],
+            (chunk or request.directions, chunk or 1),
+            budget,
+        )
 
     def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
         """Compose the operator; torch.func keeps nothing between calls.

@@ -1,0 +1,254 @@
+"""Chooses among routes and modes: the cheapest by count that agrees with the reference."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.certificate import symmetry_residual
+from pipeline.autograd.cost import Cost
+from pipeline.autograd.evaluator import Candidate
+from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
+from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle
+from pipeline.autograd.request import Evaluate, RefusedError, Request
+from pipeline.autograd.routes import ROUTES, Route
+from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError
+from pipeline.job import Options
+
+log = logging.getLogger(__name__)
+WIDEST_CHECK = 4096
+MANY = 1_000_000  # points that are assumed where their number is not known
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every candidate is tried on.
+
+    Attributes:
+        request: What is evaluated.
+        points: Points of the grid where the function can be evaluated, (P, n).
+        oracle: The reference at these points.
+        options: How to evaluate.
+        count: Number of points that will be evaluated; None if not known.
+        rows: Most points that will be evaluated in one call; None if there is no such limit.
+    """
+
+    request: Request
+    points: Tensor
+    oracle: Oracle
+    options: Options
+    count: int | None
+    rows: int | None
+
+    @property
+    def budget(self) -> int:
+        """Bytes that an evaluation may hold."""
+        return self.options.memory or available_bytes(self.points.device) // 2
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A candidate whose cost is known, and that has not been tried."""
+
+    route: Route
+    mode: str
+    cost: Cost
+    batch: int
+    seconds: float
+
+    def seen_as(self, verdict: str, error: float | None = None) -> Candidate:
+        """The candidate as it is reported."""
+        return Candidate(self.route.name, self.mode, verdict, self.cost, self.seconds, error)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that could be evaluated, and how it did."""
+
+    draft: Draft
+    evaluate: Evaluate
+    deviations: dict[int, Deviation]
+    symmetry: float | None
+    widths: tuple[int, ...]
+
+    @property
+    def error(self) -> float:
+        """Worst error against the reference, over all orders."""
+        return max(deviation.error for deviation in self.deviations.values())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is used.
+
+    Attributes:
+        trial: The candidate.
+        considered: All candidates with a verdict on each, the one that is used last.
+        disagreements: Why none can be trusted, where none agrees.
+    """
+
+    trial: Trial
+    considered: tuple[Candidate, ...]
+    disagreements: tuple[str, ...]
+
+
+def choose(study: Study) -> Choice:
+    """Take the cheapest candidate that agrees with the reference.
+
+    Args:
+        study: What candidates are tried on.
+
+    Returns:
+        The choice; where no candidate agrees, the last that could be evaluated.
+
+    Raises:
+        DisagreementError: No candidate can be evaluated.
+        MemoryBudgetError: No candidate fits into memory.
+    """
+    considered: list[Candidate] = []
+    last: Trial | None = None
+    for last_resort in (False, True):
+        group = [pair for pair in _candidates(study) if pair[0].last_resort is last_resort]
+        drafts = sorted(_drafts(study, group, considered), key=lambda draft: draft.seconds)
+        for position, draft in enumerate(drafts):
+            try:
+                last = trial = _try(study, draft)
+                _require_agreement(trial, study.oracle)
+            except RefusedError as reason:
+                error = trial.error if last and last.draft is draft else None
+                considered.append(draft.seen_as(f"refused: {reason}", error))
+                log.info("route %s %s is not used: %s", draft.route.name, draft.mode, reason)
+            else:
+                slower = [
+                    other.seen_as("predicted to be slower") for other in drafts[position + 1 :]
+                ]
+                considered += [*slower, draft.seen_as("used", trial.error)]
+                return Choice(trial, tuple(considered), ())
+    reasons = [f"{item.route} {item.mode}: {item.verdict}" for item in considered]
+    if last is None:
+        listed = "\n".join(f"  - {reason}" for reason in reasons)
+        if any("memory budget" in reason for reason in reasons):
+            raise MemoryBudgetError(f"no route fits into memory:\n{listed}")
+        raise DisagreementError(f"no route can differentiate this function:\n{listed}")
+    considered.append(last.draft.seen_as("used all the same", last.error))
+    return Choice(last, tuple(considered), tuple(reasons))
+
+
+def _candidates(study: Study) -> list[tuple[Route, str]]:
+    request, options = study.request, study.options
+    routes = ROUTES.values() if options.route == "auto" else [ROUTES[options.route]]
+    if options.mode == "auto":
+        return [(route, mode) for route in routes for mode in route.modes(request)]
+    fitting = [route for route in routes if route.takes(options.mode, request)]
+    if not fitting:
+        raise ConfigurationError(
+            [
+                f"route {options.route!r} has no mode {options.mode!r}: expected one of "
+                f"{', '.join(ROUTES[options.route].modes(request))}, or auto"
+            ]
+        )
+    return [(route, options.mode) for route in fitting]
+
+
+def _drafts(
+    study: Study, group: Iterable[tuple[Route, str]], considered: list[Candidate]
+) -> list[Draft]:
+    """Count the cost of every candidate, unless its preparation alone takes longer than another."""
+    drafts: list[Draft] = []
+    for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds):
+        best = min((draft.seconds for draft in drafts), default=float("inf"))
+        if best <= route.least_seconds:
+            reason = (
+                f"not tried: the job takes less than the {route.least_seconds:.0f} s to prepare it"
+            )
+            considered.append(Candidate(route.name, mode, reason))
+            continue
+        try:
+            drafts.append(_draft(study, route, mode))
+        except RefusedError as reason:
+            considered.append(Candidate(route.name, mode, f"refused: {reason}"))
+            log.info("route %s %s is not used: %s", route.name, mode, reason)
+    return drafts
+
+
+def _draft(study: Study, route: Route, mode: str) -> Draft:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on speed; agreement is what is checked
+        try:
+            cost = route.cost(study.request, mode, study.options.chunk, study.budget)
+        except Exception as error:
+            raise _refusal(error) from error
+    if cost.point_bytes > study.budget:
+        raise RefusedError(
+            f"one point needs {cost.point_bytes} bytes, more than the memory budget of {study.budget}"
+        )
+    batch = _fit_batch(study, route, cost)
+    return Draft(route, mode, cost, batch, cost.seconds(study.count or MANY, batch))
+
+
+def _refusal(error: Exception) -> RefusedError:
+    """Torch refuses a function by any kind of error; say which."""
+    if isinstance(error, RefusedError | MemoryBudgetError):
+        return RefusedError(str(error))
+    reason = f"{type(error).__name__}: {error}"
+    return RefusedError(reason if len(reason) < 200 else reason[:200] + " …")
+
+
+def _fit_batch(study: Study, route: Route, cost: Cost) -> int:
+    if study.options.batch is not None:
+        return study.options.batch
+    room = min(study.budget - cost.fixed_bytes, WORKING_SET[study.points.device.type])
+    batch = min(power_of_two(max(room // cost.point_bytes, 1)), route.widest)
+    limits = [limit for limit in (study.count, study.rows) if limit is not None]
+    return min([batch, *limits])
+
+
+def _try(study: Study, draft: Draft) -> Trial:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            evaluate = draft.route.prepare(study.request, draft.mode, draft.cost.chunk)
+            widths = _widths(study, draft.route, draft.batch)
+            return _compare(study, draft, evaluate, widths)
+        except Exception as error:
+            raise _refusal(error) from error
+
+
+def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int]) -> Trial:
+    worst = dict.fromkeys(study.request.orders, AGREEMENT)
+    for width in widths:
+        levels = _at_width(evaluate, study.points, width)
+        for order, deviation in study.oracle.compare(levels).items():
+            worst[order] = worst[order].worse(deviation)
+    symmetry = symmetry_residual(levels[-1], study.request.order)
+    return Trial(draft, evaluate, worst, symmetry, tuple(widths))
+
+
+def _require_agreement(trial: Trial, oracle: Oracle) -> None:
+    for order, deviation in trial.deviations.items():
+        if not deviation.excess <= 1:
+            raise RefusedError(
+                f"order {order} differs from the reference ({oracle.reference}) by "
+                f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}"
+            )
+
+
+def _widths(study: Study, route: Route, batch: int) -> list[int]:
+    """Batch sizes at which a route is compared: they have changed answers in torch."""
+    probes = len(study.points)
+    if route.pointwise:
+        return [probes]
+    return sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
+
+
+def _at_width(evaluate: Evaluate, points: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Evaluate the points in a batch of this width, by repetition; one by one at width 1."""
+    if width == 1:
+        rows = [evaluate(point[None]) for point in points]
+        return tuple(torch.cat(level) for level in zip(*rows, strict=True))
+    return evaluate(points.repeat(-(-width // len(points)), 1)[:width])

@@ -1,0 +1,99 @@
+"""Route `scalar`: f as a graph of scalar operations, differentiated symbolically, one fused loop.
+
+Only distinct, non-constant entries are calculated, each once for a whole vector register of
+points. At points where anything that is calculated is not finite, the derivatives are taken from
+reverse mode instead: a folded multiplication by zero would otherwise hide a NaN that torch gives.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.cost import Cost
+from pipeline.autograd.request import Evaluate, RefusedError, Request
+from pipeline.autograd.routes.base import Route, spell_mode
+from pipeline.autograd.routes.vmap import VmapRoute
+from pipeline.autograd.scalar.derivatives import differentiate
+from pipeline.autograd.scalar.emit import Program, compile_kernel
+from pipeline.autograd.scalar.expand import expand
+
+BUDGET = 40_000  # nodes; a compiler takes about two minutes for these
+PIECE = 256  # points that are taken from reverse mode together
+
+
+class ScalarRoute(Route):
+    """Expand, differentiate, compile."""
+
+    name: ClassVar[str] = "scalar"
+    widest: ClassVar[int] = 1 << 16
+    pointwise: ClassVar[bool] = False
+    least_seconds: ClassVar[float] = 4.0
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """Symbolic differentiation is a reverse sweep at every level."""
+        return (spell_mode(("rev",) * request.order),)
+
+    def takes(self, mode: str, request: Request) -> bool:
+        """Only its own."""
+        return mode in self.modes(request)
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count the operations of the program, and the bytes of a point and its results.
+
+        Returns:
+            The cost; a chunk has no meaning here.
+        """
+        program = _program(request)
+        entries = request.n + 1 + sum(level.numel() for level in program.levels)
+        nodes = len(program.nodes)
+        return Cost(
+            chunk=chunk or request.directions,
+            point_bytes=2 * entries * request.example.dtype.itemsize,
+            fixed_bytes=0,
+            setup_seconds=self.least_seconds + 2.5e-3 * nodes,
+            batch_seconds=2e-5,
+            point_seconds=2e-10 * nodes + 1e-9 * entries,
+        )
+
+    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+        """Compile the program, or take it from the compiler's cache.
+
+        Returns:
+            The batch evaluation.
+        """
+        program = _program(request)
+        kernel = compile_kernel(program)
+        reverse = VmapRoute().prepare(request, mode, chunk)
+        reverse(request.example[None])  # refused here if it cannot be evaluated
+
+        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            points = points.contiguous()
+            levels = tuple(
+                points.new_empty((len(points), *level.shape)) for level in program.levels
+            )
+            flags = points.new_empty(len(points))
+            kernel(points, levels, flags)
+            for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
+                for level, exact in zip(levels, reverse(points[piece]), strict=True):
+                    level[piece] = exact
+            return levels
+
+        return evaluate
+
+
+@lru_cache(maxsize=1)
+def _program(request: Request) -> Program:
+    """The program of a request, made once for its cost and its preparation."""
+    if request.example.device.type != "cpu":
+        raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
+    dag, outputs = expand(request.f, request.example, BUDGET)
+    if tuple(outputs.shape) != request.output_shape:
+        raise RefusedError(
+            f"its trace has shape {tuple(outputs.shape)}, not {request.output_shape}"
+        )
+    levels = differentiate(dag, outputs, request.n, request.order)
+    return Program(dag, request.n, [levels[order] for order in request.orders])

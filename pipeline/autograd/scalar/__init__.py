@@ -1,0 +1,1 @@
+"""Functions as graphs of scalar operations over batch vectors: expand, differentiate, emit."""

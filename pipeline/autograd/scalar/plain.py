@@ -1,0 +1,55 @@
+"""Whether the derivative of a function follows from the operations it is made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from pipeline.autograd.request import RefusedError
+
+BUILT_IN = re.compile(r"(\w+Backward\d+|torch::autograd::(AccumulateGrad|CopySlices))$")
+
+
+def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
+    """Refuse a function that stops or replaces torch's own derivative of some operation.
+
+    A custom `autograd.Function` and a `no_grad` block leave no trace in the operations, so that
+    whoever differentiates the operations would not see them.
+
+    Args:
+        f: Maps one point (n,) to a tensor.
+        point: An example, (n,).
+
+    Raises:
+        RefusedError: It does.
+    """
+    with torch.enable_grad(), _Watch() as watch:
+        y = f(point.detach().clone().requires_grad_())
+    if watch.switched:
+        raise RefusedError("it switches gradients off and on (no_grad, set_grad_enabled)")
+    seen: set[Any] = set()
+    waiting = [y.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if not BUILT_IN.match(node.name()):
+            raise RefusedError(f"it has a backward pass of its own: {node.name()}")
+        waiting += [following for following, _ in node.next_functions]
+
+
+class _Watch(TorchFunctionMode):
+    """Notices where gradients are switched off."""
+
+    switched = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            self.switched = True
+        return func(*args, **(kwargs or {}))
