@@ -112,8 +112,7 @@ def choose(study: Study) -> Choice:
     """
     considered: list[Candidate] = []
     last: Trial | None = None
-    for last_resort in (False, True):
-        group = [pair for pair in _candidates(study) if pair[0].last_resort is last_resort]
+    for group in _by_rank(study):
         drafts = sorted(_drafts(study, group, considered), key=lambda draft: draft.seconds)
         for position, draft in enumerate(drafts):
             try:
@@ -137,6 +136,13 @@ def choose(study: Study) -> Choice:
         raise DisagreementError(f"no route can differentiate this function:\n{listed}")
     considered.append(last.draft.seen_as("used all the same", last.error))
     return Choice(last, tuple(considered), tuple(reasons))
+
+
+def _by_rank(study: Study) -> list[list[tuple[Route, str]]]:
+    groups: dict[int, list[tuple[Route, str]]] = {}
+    for route, mode in _candidates(study):
+        groups.setdefault(route.rank(study.request, mode), []).append((route, mode))
+    return [groups[rank] for rank in sorted(groups)]
 
 
 def _candidates(study: Study) -> list[tuple[Route, str]]:

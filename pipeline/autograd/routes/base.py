@@ -25,10 +25,7 @@ class Route(ABC):
     name: ClassVar[str]
     widest: ClassVar[int]  # most points that are worth evaluating in one call
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
-    least_seconds: ClassVar[
-        float
-    ]  # that preparing takes; shorter jobs do not even ask for the cost
-    last_resort: ClassVar[bool] = False  # only where no other route agrees
+    least_seconds: ClassVar[float]  # that preparing takes; shorter jobs do not ask for the cost
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:
@@ -37,6 +34,18 @@ class Route(ABC):
     @abstractmethod
     def takes(self, mode: str, request: Request) -> bool:
         """Tell whether a mode that fits the order can be evaluated by this route."""
+
+    def rank(self, request: Request, mode: str) -> int:
+        """When a mode is considered: only where none of a lower rank agrees.
+
+        Args:
+            request: What to evaluate.
+            mode: One that the route takes.
+
+        Returns:
+            0 for what is considered first.
+        """
+        return 0
 
     @abstractmethod
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:

@@ -20,7 +20,6 @@ class LoopRoute(Route):
     widest: ClassVar[int] = 16
     pointwise: ClassVar[bool] = True
     least_seconds: ClassVar[float] = 0.0
-    last_resort: ClassVar[bool] = True
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Reverse mode at every level: one backward pass per element."""
@@ -29,6 +28,10 @@ class LoopRoute(Route):
     def takes(self, mode: str, request: Request) -> bool:
         """Only its own."""
         return mode in self.modes(request)
+
+    def rank(self, request: Request, mode: str) -> int:
+        """After everything else."""
+        return 2
 
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
         """Count operations and bytes of one point.

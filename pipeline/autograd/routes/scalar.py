@@ -7,6 +7,7 @@ reverse mode instead: a folded multiplication by zero would otherwise hide a NaN
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import ClassVar
 
@@ -16,12 +17,14 @@ from torch import Tensor
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, spell_mode
+from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 from pipeline.autograd.scalar.derivatives import differentiate
 from pipeline.autograd.scalar.emit import Program, compile_kernel
 from pipeline.autograd.scalar.expand import expand
 
 BUDGET = 40_000  # nodes; a compiler takes about two minutes for these
+ENTRIES = 1_000_000  # distinct, constant ones included
 PIECE = 256  # points that are taken from reverse mode together
 
 
@@ -47,7 +50,7 @@ class ScalarRoute(Route):
         Returns:
             The cost; a chunk has no meaning here.
         """
-        program = _program(request)
+        program = derive(request)
         entries = request.n + 1 + sum(level.numel() for level in program.levels)
         nodes = len(program.nodes)
         return Cost(
@@ -65,10 +68,9 @@ class ScalarRoute(Route):
         Returns:
             The batch evaluation.
         """
-        program = _program(request)
+        program = derive(request)
         kernel = compile_kernel(program)
-        reverse = VmapRoute().prepare(request, mode, chunk)
-        reverse(request.example[None])  # refused here if it cannot be evaluated
+        reverse = _reverse_mode(request, mode, chunk)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
             points = points.contiguous()
@@ -77,7 +79,8 @@ class ScalarRoute(Route):
             )
             flags = points.new_empty(len(points))
             kernel(points, levels, flags)
-            for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
+            flagged = flags.isnan().nonzero()[:, 0]
+            for piece in torch.split(flagged, PIECE) if len(flagged) else ():
                 for level, exact in zip(levels, reverse(points[piece]), strict=True):
                     level[piece] = exact
             return levels
@@ -85,11 +88,23 @@ class ScalarRoute(Route):
         return evaluate
 
 
+def _reverse_mode(request: Request, mode: str, chunk: int) -> Evaluate:
+    try:
+        evaluate = VmapRoute().prepare(request, mode, chunk)
+        evaluate(request.example[None])
+    except Exception:  # torch.func refuses a function by any kind of error
+        return LoopRoute().prepare(request, mode, chunk)
+    return evaluate
+
+
 @lru_cache(maxsize=1)
-def _program(request: Request) -> Program:
+def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
     if request.example.device.type != "cpu":
         raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
+    entries = request.m * math.comb(request.n + request.order - 1, request.order)
+    if entries > ENTRIES:
+        raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
     dag, outputs = expand(request.f, request.example, BUDGET)
     if tuple(outputs.shape) != request.output_shape:
         raise RefusedError(

@@ -12,6 +12,8 @@ from pipeline.autograd.operators import differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import Route, parse_mode, spell_mode
 
+FAR_MORE = 16
+
 
 class VmapRoute(Route):
     """Vectorise the one-point operator over the batch."""
@@ -31,6 +33,11 @@ class VmapRoute(Route):
         )
         candidates = [(first,) + ("fwd",) * (k - 1) for first in inner] + [("rev",) * k]
         return tuple(dict.fromkeys(spell_mode(candidate) for candidate in candidates))
+
+    def rank(self, request: Request, mode: str) -> int:
+        """Later where a mode takes far more sweeps than the best; even to count these takes long."""
+        least = min(_sweeps(request, each) for each in self.modes(request))
+        return int(_sweeps(request, mode) > FAR_MORE * least)
 
     def takes(self, mode: str, request: Request) -> bool:
         """Any mode, also one that is not worth trying by itself."""
@@ -65,3 +72,12 @@ class VmapRoute(Route):
             return tuple(levels[order].to(points.dtype) for order in request.orders)
 
         return evaluate
+
+
+def _sweeps(request: Request, mode: str) -> int:
+    """Directions that a mode goes through: inputs forward, outputs of the level below backward."""
+    sweeps, outputs = 1, request.m
+    for direction in parse_mode(mode, request.order):
+        sweeps *= request.n if direction == "fwd" else outputs
+        outputs *= request.n
+    return sweeps

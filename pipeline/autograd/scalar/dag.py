@@ -12,6 +12,7 @@ from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.operations import OPERATIONS
 
 ZERO, ONE = 0, 1
+STEPS = 100  # of derivation, per node of the budget
 Node = tuple[str, tuple[int, ...]]
 
 
@@ -33,6 +34,7 @@ class Dag:
 
     def __init__(self, dtype: torch.dtype, budget: int) -> None:
         self.dtype, self.budget = dtype, budget
+        self._steps = 0
         self.nodes: list[Node] = []
         self.folded: set[int] = set()
         self._values: dict[int, float | bool] = {}
@@ -66,6 +68,7 @@ class Dag:
         Returns:
             The node.
         """
+        self._spend(1)
         values = [self._values.get(arg) for arg in args]
         if None not in values:
             return self.constant(self._fold(name, values))
@@ -102,12 +105,19 @@ class Dag:
             if node not in seen:
                 seen.add(node)
                 waiting += self.arguments(node)
+        self._spend(len(seen))
         return sorted(seen)
 
     def arguments(self, node: int) -> tuple[int, ...]:
         """Nodes that a node is computed from."""
         name, args = self.nodes[node]
         return () if name == "input" else args
+
+    def _spend(self, steps: int) -> None:
+        """Stop where the derivation itself takes longer than a compiler would."""
+        self._steps += steps
+        if self._steps > STEPS * self.budget:
+            raise RefusedError("deriving it takes too many steps")
 
     def _once(self, name: str, args: tuple[int, ...]) -> int:
         key = (name, args)

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.dag import ONE, ZERO, Dag
+from pipeline.autograd.scalar.decompositions import table
 from pipeline.autograd.scalar.plain import require_plain
 
 Rule = Callable[..., "Entries"]
@@ -42,9 +43,10 @@ OTHER_NAME = {
 ELEMENTWISE = {name: name for name in SAME_NAME.split()} | OTHER_NAME
 MOVES = """
     _reshape_alias _unsafe_index _unsafe_view alias as_strided cat clone contiguous copy diag_embed
-    diagonal diagonal_scatter expand flip gather index index_select lift_fresh_copy movedim narrow
+    diagonal diagonal_copy diagonal_scatter expand flip gather index index_select lift_fresh_copy movedim narrow
     permute repeat reshape roll rot90 select select_scatter slice slice_scatter split
-    split_with_sizes squeeze stack t transpose tril triu unbind unfold unsqueeze view
+    split_with_sizes squeeze squeeze_ stack t t_ transpose transpose_ tril triu unbind unfold unsqueeze
+    unsqueeze_ view
 """
 INDEXED = ("index", "index_select", "gather", "_unsafe_index")
 SHAPES = "empty_like full_like new_empty new_full new_ones new_zeros ones_like zeros_like"
@@ -94,13 +96,11 @@ def trace(f: Callable[[Tensor], Tensor], point: Tensor) -> GraphModule:
     Returns:
         The trace.
     """
-    from torch._decomp import core_aten_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    table = core_aten_decompositions()
     functional = torch.func.functionalize(f, remove="mutations")
     with torch.no_grad():
-        module: GraphModule = make_fx(functional, decomposition_table=dict(table))(point)
+        module: GraphModule = make_fx(lambda x: functional(x), decomposition_table=table())(point)
     return module
 
 
@@ -333,11 +333,43 @@ def _extreme(name: str) -> Rule:
     return rule
 
 
-def _cumsum(dag: Dag, x: Any, dim: int, dtype: Any = None) -> Entries:
-    slices = list(as_numbers(dag, x).nodes.unbind(dim))
-    for i in range(1, len(slices)):
-        slices[i] = elementwise(dag, "add", Entries(slices[i - 1]), Entries(slices[i])).nodes
-    return Entries(torch.stack(slices, dim))
+def _cumulative(name: str) -> Rule:
+    def rule(dag: Dag, x: Any, dim: int, dtype: Any = None) -> Entries:
+        slices = list(as_numbers(dag, x).nodes.unbind(dim))
+        for i in range(1, len(slices)):
+            slices[i] = elementwise(dag, name, Entries(slices[i - 1]), Entries(slices[i])).nodes
+        return Entries(torch.stack(slices, dim))
+
+    return rule
+
+
+def _shift(dag: Dag, x: Any, dim: Any) -> tuple[Entries, Entries]:
+    """The maximum, as a constant to derivatives, and x without it: no result depends on it."""
+    top = elementwise(dag, "stop", _extreme("maximum")(dag, x, dim, keepdim=True))
+    return top, elementwise(dag, "sub", x, top)
+
+
+def _softmax(dag: Dag, x: Any, dim: int, to_float: bool = False) -> Entries:
+    powers = elementwise(dag, "exp", _shift(dag, x, dim)[1])
+    return elementwise(dag, "div", powers, _sum(dag, powers, dim, keepdim=True))
+
+
+def _log_softmax(dag: Dag, x: Any, dim: int, to_float: bool = False) -> Entries:
+    shifted = _shift(dag, x, dim)[1]
+    total = _sum(dag, elementwise(dag, "exp", shifted), dim, keepdim=True)
+    return elementwise(dag, "sub", shifted, elementwise(dag, "log", total))
+
+
+def _logsumexp(dag: Dag, x: Any, dim: Any, keepdim: bool = False) -> Entries:
+    top, shifted = _shift(dag, x, dim)
+    total = _sum(dag, elementwise(dag, "exp", shifted), dim, keepdim=True)
+    result = elementwise(dag, "add", elementwise(dag, "log", total), top)
+    return result if keepdim else _sum(dag, result, dim)
+
+
+def _logaddexp(dag: Dag, a: Any, b: Any) -> Entries:
+    pair = torch.broadcast_tensors(*(_as_entries(part, dag).nodes for part in (a, b)))  # type: ignore[no-untyped-call]
+    return _logsumexp(dag, Entries(torch.stack(list(pair))), 0)
 
 
 def _mm(dag: Dag, a: Any, b: Any) -> Entries:
@@ -379,6 +411,13 @@ RULES: dict[str, Rule] = {
     "masked_fill": _masked_fill,
     "constant_pad_nd": _pad,
     "index_put": _index_put,
+    "_softmax": _softmax,
+    "_log_softmax": _log_softmax,
+    "logsumexp": _logsumexp,
+    "logaddexp": _logaddexp,
+    "isnan": lambda dag, x: elementwise(dag, "ne", x, x),
+    "isneginf": lambda dag, x: elementwise(dag, "eq", x, -math.inf),
+    "isposinf": lambda dag, x: elementwise(dag, "eq", x, math.inf),
     "sum": _sum,
     "mean": _mean,
     "prod": _prod,
@@ -386,7 +425,8 @@ RULES: dict[str, Rule] = {
     "amin": _extreme("minimum"),
     "max.default": _extreme("maximum"),
     "min.default": _extreme("minimum"),
-    "cumsum": _cumsum,
+    "cumsum": _cumulative("add"),
+    "cumprod": _cumulative("mul"),
     "mm": _mm,
     "bmm": _mm,
     "mv": _mv,

@@ -14,6 +14,14 @@ from pipeline.autograd.request import RefusedError
 
 BUILT_IN = re.compile(r"(\w+Backward\d+|torch::autograd::(AccumulateGrad|CopySlices))$")
 
+STOPS = {
+    torch._C._set_grad_enabled: "no_grad or set_grad_enabled",
+    torch.detach: "detach()",
+    Tensor.detach: "detach()",
+    Tensor.detach_: "detach_()",
+    Tensor.data.__get__: ".data",
+}
+
 
 def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
     """Refuse a function that stops or replaces torch's own derivative of some operation.
@@ -28,10 +36,11 @@ def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
     Raises:
         RefusedError: It does.
     """
+    x = point.detach().clone().requires_grad_()
     with torch.enable_grad(), _Watch() as watch:
-        y = f(point.detach().clone().requires_grad_())
-    if watch.switched:
-        raise RefusedError("it switches gradients off and on (no_grad, set_grad_enabled)")
+        y = f(x)
+    if watch.stopped:
+        raise RefusedError(f"it stops gradients by {watch.stopped}")
     seen: set[Any] = set()
     waiting = [y.grad_fn]
     while waiting:
@@ -45,11 +54,10 @@ def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
 
 
 class _Watch(TorchFunctionMode):
-    """Notices where gradients are switched off."""
+    """Notices where gradients are stopped."""
 
-    switched = False
+    stopped = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
-            self.switched = True
+        self.stopped = self.stopped or STOPS.get(func, "")
         return func(*args, **(kwargs or {}))
