@@ -218,7 +218,7 @@ def _try(study: Study, draft: Draft) -> Trial:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            evaluate = draft.route.prepare(study.request, draft.mode, draft.cost.chunk)
+            evaluate = draft.route.prepare(study.request, draft.mode, draft.cost.chunk, draft.batch)
             widths = _widths(study, draft.route, draft.batch)
             return _compare(study, draft, evaluate, widths)
         except Exception as error:

@@ -95,10 +95,8 @@ def basis(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
         Blocks of shape (c, size) with c <= chunk.
     """
     for start in range(0, size, chunk):
-        rows = min(chunk, size - start)
-        yield torch.nn.functional.one_hot(
-            torch.arange(start, start + rows, device=like.device), size
-        ).to(like.dtype)
+        columns = torch.arange(size, device=like.device)
+        yield (columns == columns[start : start + chunk, None]).to(like.dtype)
 
 
 def differentiate(

@@ -51,7 +51,7 @@ def test_every_mode_and_chunk_equals_the_reference(f, shape, order):
     expected = [derivatives(f, point, order) for point in POINTS]
     for mode in all_modes(order):
         for chunk in (1, 2, request.directions):
-            levels = ROUTES["vmap"].prepare(request, mode, chunk)(POINTS)
+            levels = ROUTES["vmap"].prepare(request, mode, chunk, 8)(POINTS)
             for k, level in enumerate(levels):
                 truth = torch.stack([row[k] for row in expected])
                 assert level.shape == truth.shape
@@ -75,14 +75,14 @@ def test_jvp_is_linear_in_the_direction(u, v):
 
 def test_order_k_of_a_polynomial_of_degree_k_minus_1_is_zero():
     request = Request(lambda x: (x**2).sum() * x[0], POINTS[0], (), (4,))
-    (level,) = ROUTES["vmap"].prepare(request, "fwd_over_fwd_over_fwd_over_rev", 3)(POINTS)
+    (level,) = ROUTES["vmap"].prepare(request, "fwd_over_fwd_over_fwd_over_rev", 3, 8)(POINTS)
     assert level.shape == (4, 3, 3, 3, 3)
     assert not level.any()
 
 
 def test_only_the_orders_asked_for_come_back():
     request = Request(scalar, POINTS[0], (), (0, 2))
-    value, hessian = ROUTES["vmap"].prepare(request, "fwd_over_rev", 3)(POINTS)
+    value, hessian = ROUTES["vmap"].prepare(request, "fwd_over_rev", 3, 8)(POINTS)
     assert value.shape == (4,)
     assert hessian.shape == (4, 3, 3)
 

@@ -189,7 +189,7 @@ def test_contraction_finds_one_wrong_entry():
         (1, 2),
     )
     oracle = build_oracle(request, POINTS)
-    levels = ROUTES["vmap"].prepare(request, "fwd_over_fwd", 3)(POINTS)
+    levels = ROUTES["vmap"].prepare(request, "fwd_over_fwd", 3, 8)(POINTS)
     assert all(found.excess < 1 for found in oracle.compare(levels).values())
     levels[1][3, 4000, 0, 1] *= 1 + 1e-4
     deviations = oracle.compare(levels)

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
@@ -70,33 +70,33 @@ ARITHMETIC = {
     "remainder": lambda x: torch.remainder(x, 0.7) * x,
     "copysign": lambda x: torch.copysign(x * x, x.flip(0)),
 }
-UNARY = {
-    name: getattr(torch, name)
-    for name in """abs acos asin asinh atan atanh ceil cos cosh deg2rad erf erfc exp exp2 expm1
+UNARY_NAMES = """
+    abs acos asin asinh atan atanh ceil cos cosh deg2rad erf erfc exp exp2 expm1
     floor frac log log10 log1p log2 rad2deg round rsqrt sigmoid sign sin sinc sinh sqrt tan tanh
-    trunc""".split()
-} | {
+    trunc
+"""
+UNARY = {name: getattr(torch, name) for name in UNARY_NAMES.split()} | {
     "atan2": lambda x: torch.atan2(x, x.flip(0) + 0.1),
     "acosh": lambda x: torch.acosh(x + 1),
     "norm_cdf": torch.special.ndtr,
     "logit": lambda x: torch.logit(x / 3),
 }
-ACTIVATIONS = {
-    name: getattr(F, name)
-    for name in """celu elu gelu hardshrink hardswish hardtanh leaky_relu logsigmoid mish
-    relu relu6 silu softplus softshrink softsign tanhshrink""".split()
-} | {
-    "selu_kink": F.selu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "threshold": lambda x: F.threshold(x, 0.1, -1.0) * x,
+ACTIVATION_NAMES = """
+    celu elu gelu hardshrink hardswish hardtanh leaky_relu logsigmoid mish
+    relu relu6 silu softplus softshrink softsign tanhshrink
+"""
+ACTIVATIONS = {name: getattr(functional, name) for name in ACTIVATION_NAMES.split()} | {
+    "selu_kink": functional.selu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "threshold": lambda x: functional.threshold(x, 0.1, -1.0) * x,
     "softmax": lambda x: torch.softmax(x, 0),
     "log_softmax": lambda x: torch.log_softmax(x * x, 0),
-    "layer_norm": lambda x: F.layer_norm(x * x, (3,)),
-    "huber": lambda x: F.huber_loss(x, torch.zeros(3, dtype=x.dtype), delta=0.5),
-    "smooth_l1": lambda x: F.smooth_l1_loss(x, torch.zeros(3, dtype=x.dtype)),
-    "mse": lambda x: F.mse_loss(x, x.flip(0).exp()),
-    "linear": lambda x: torch.tanh(F.linear(x, WEIGHTS.to(x), WEIGHTS[:, 0].to(x))),
-    "batched_linear": lambda x: torch.tanh(F.linear(x[None], WEIGHTS.to(x)))[0],
+    "layer_norm": lambda x: functional.layer_norm(x * x, (3,)),
+    "huber": lambda x: functional.huber_loss(x, torch.zeros(3, dtype=x.dtype), delta=0.5),
+    "smooth_l1": lambda x: functional.smooth_l1_loss(x, torch.zeros(3, dtype=x.dtype)),
+    "mse": lambda x: functional.mse_loss(x, x.flip(0).exp()),
+    "linear": lambda x: torch.tanh(functional.linear(x, WEIGHTS.to(x), WEIGHTS[:, 0].to(x))),
+    "batched_linear": lambda x: torch.tanh(functional.linear(x[None], WEIGHTS.to(x)))[0],
 }
 CHOICES = {
     "where": lambda x: torch.where(x > 0.4, x**2, x.sin()),
@@ -129,7 +129,7 @@ SHAPES = {
     "triu": lambda x: torch.triu(torch.outer(x, x * x)).flatten(),
     "diag": lambda x: torch.diag(x * x).flatten(),
     "trace": lambda x: torch.trace(torch.outer(x, x.exp())),
-    "pad": lambda x: F.pad(x * x, (1, 2), value=0.5),
+    "pad": lambda x: functional.pad(x * x, (1, 2), value=0.5),
     "repeat": lambda x: x.repeat(2) * x[0],
     "meshgrid": lambda x: torch.stack(torch.meshgrid(x, x * x, indexing="ij")).prod(0).flatten(),
     "inplace": inplace,
@@ -165,7 +165,7 @@ REDUCTIONS = {
     "det": lambda x: torch.linalg.det(torch.outer(x, x.exp()) + torch.diag(x)),
     "cdist": lambda x: torch.cdist(x[:, None], x[:, None] ** 2).sum(),
     "dist": lambda x: torch.dist(x, x.exp()),
-    "conv": lambda x: F.conv1d((x * x)[None, None], SQUARE[:1, None, :2].to(x)).flatten(),
+    "conv": lambda x: functional.conv1d((x * x)[None, None], SQUARE[:1, None, :2].to(x)).flatten(),
 }
 ALL = ARITHMETIC | UNARY | ACTIVATIONS | CHOICES | SHAPES | REDUCTIONS
 REFUSED = {"detach", "selu_kink", "data", "fmod", "remainder", "copysign", "det", "cdist", "conv"}
@@ -258,7 +258,7 @@ def test_compiled_kernel_equals_reverse_mode(table, dtype):
         return torch.cat([function(x).reshape(-1) for function in functions])
 
     points = torch.cat([ORDINARY, LARGE, SPECIAL[:8]] * 3)[:37].to(dtype)
-    evaluate = ROUTES["scalar"].prepare(request(all_of_them, 1, points[0]), "rev", 1)
+    evaluate = ROUTES["scalar"].prepare(request(all_of_them, 1, points[0]), "rev", 1, 64)
     expected = reference(all_of_them, points, 1)
     assert_equal(evaluate(points), expected, dtype)
     one_by_one = [evaluate(point[None]) for point in ORDINARY.to(dtype)]
@@ -293,20 +293,29 @@ def branches(x):
     [
         (Straight.apply, "backward pass of its own: StraightBackward"),
         (under_no_grad, "stops gradients by no_grad"),
-        (branches, ""),
+        (branches, "data-dependent"),
         (lambda x: x * torch.rand(3), "random"),
         (lambda x: x.to(torch.float32).double() ** 2, "calculates in torch.float32"),
-        (lambda x: torch.fft.fft(x).real, ""),
+        (lambda x: torch.fft.fft(x).real, "not known"),
         (lambda x: torch.linalg.inv(torch.outer(x, x) + torch.eye(3)).sum(), "not known"),
         (lambda x: torch.sin(torch.arange(50_000) * x[0]).sum(), "scalar operations"),
         (lambda x: x.repeat(200_000), "distinct entries"),
     ],
-    ids="custom no_grad branches random float32 complex inv nodes entries".split(),
+    ids=[
+        "custom",
+        "no_grad",
+        "branches",
+        "random",
+        "float32",
+        "complex",
+        "inv",
+        "nodes",
+        "entries",
+    ],
 )
 def test_is_refused(f, reason):
-    with pytest.raises(Exception) as refusal:
+    with pytest.raises((RefusedError, RuntimeError), match=reason):
         derive(request(f, 2))
-    assert reason in str(refusal.value)
 
 
 def test_points_that_are_not_finite_come_from_reverse_mode():
@@ -316,7 +325,7 @@ def test_points_that_are_not_finite_come_from_reverse_mode():
     points = torch.rand(1000, 3, dtype=torch.float64)
     points[::7, 0] = 0.0
     points[::11, 2] = 0.0
-    evaluate = ROUTES["scalar"].prepare(request(f, 2), "rev_over_rev", 1)
+    evaluate = ROUTES["scalar"].prepare(request(f, 2), "rev_over_rev", 1, 64)
     levels = evaluate(points)
     assert levels[2].isnan().any()
     assert_equal(levels, reference(f, points, 2))
@@ -330,7 +339,7 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 x = torch.ones(3, dtype=torch.float64)
 request = Request(lambda x: (x.sin() * x.flip(0) ** 5).sum(), x, (), (0, 1))
-print(ROUTES["scalar"].prepare(request, "rev", 1)(x[None])[1].tolist())
+print(ROUTES["scalar"].prepare(request, "rev", 1, 64)(x[None])[1].tolist())
 """
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     seen = []

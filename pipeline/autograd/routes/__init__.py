@@ -1,12 +1,13 @@
 """Routes, one file each."""
 
 from pipeline.autograd.routes.base import Route
+from pipeline.autograd.routes.compiled import CompiledRoute
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.scalar import ScalarRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 
 ROUTES: dict[str, Route] = {
-    route.name: route for route in (VmapRoute(), ScalarRoute(), LoopRoute())
+    route.name: route for route in (VmapRoute(), ScalarRoute(), CompiledRoute(), LoopRoute())
 }
 
-__all__ = ["ROUTES", "LoopRoute", "Route", "ScalarRoute", "VmapRoute"]
+__all__ = ["ROUTES", "CompiledRoute", "LoopRoute", "Route", "ScalarRoute", "VmapRoute"]

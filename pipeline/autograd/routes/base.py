@@ -14,7 +14,7 @@ class Route(ABC):
     """One way to evaluate operators; every subclass is final and lives in its own file.
 
     Laws:
-        - ``prepare(request, mode, chunk)(points)`` with points (B, n), B >= 1, gives for each
+        - ``prepare(request, mode, chunk, batch)(points)`` with points (B, n), B >= 1, gives for each
           order j in ``request.orders`` a tensor (B, *output_shape, *(n,) * j) of the dtype and
           on the device of the points;
         - it equals the reference (`pipeline.autograd.reference.derivatives`) to rounding,
@@ -62,13 +62,14 @@ class Route(ABC):
         """
 
     @abstractmethod
-    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
         """Do all costly work once.
 
         Args:
             request: What to evaluate.
             mode: One that fits the order, e.g. ``fwd_over_rev``, outermost first; ``none`` at order 0.
             chunk: Directions evaluated together.
+            batch: Points that most calls will have; others are evaluated as well.
 
         Returns:
             The bare evaluation of a batch.

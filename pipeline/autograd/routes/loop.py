@@ -39,10 +39,10 @@ class LoopRoute(Route):
         Returns:
             The cost.
         """
-        evaluate = self.prepare(request, mode, 1)
+        evaluate = self.prepare(request, mode, 1, 1)
         return count_loop(evaluate, request.example[None], chunk or request.directions, budget)
 
-    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
         """Nothing to prepare: each point is differentiated on its own.
 
         Returns:

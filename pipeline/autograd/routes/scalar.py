@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, spell_mode
@@ -62,7 +63,7 @@ class ScalarRoute(Route):
             point_seconds=2e-10 * nodes + 1e-9 * entries,
         )
 
-    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
         """Compile the program, or take it from the compiler's cache.
 
         Returns:
@@ -90,10 +91,10 @@ class ScalarRoute(Route):
 
 def _reverse_mode(request: Request, mode: str, chunk: int) -> Evaluate:
     try:
-        evaluate = VmapRoute().prepare(request, mode, chunk)
+        evaluate = VmapRoute().prepare(request, mode, chunk, PIECE)
         evaluate(request.example[None])
     except Exception:  # torch.func refuses a function by any kind of error
-        return LoopRoute().prepare(request, mode, chunk)
+        return LoopRoute().prepare(request, mode, chunk, PIECE)
     return evaluate
 
 
@@ -102,6 +103,7 @@ def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
     if request.example.device.type != "cpu":
         raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
+    require_compiler(request.example.device)
     entries = request.m * math.comb(request.n + request.order - 1, request.order)
     if entries > ENTRIES:
         raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")

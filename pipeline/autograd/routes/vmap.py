@@ -50,13 +50,13 @@ class VmapRoute(Route):
             The cost at the largest chunk that fits.
         """
         return count_eager(
-            lambda size: self.prepare(request, mode, size),
+            lambda size: self.prepare(request, mode, size, 1),
             request.example[None],
             (chunk or request.directions, chunk or 1),
             budget,
         )
 
-    def prepare(self, request: Request, mode: str, chunk: int) -> Evaluate:
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
         """Compose the operator; torch.func keeps nothing between calls.
 
         Returns:

@@ -19,7 +19,7 @@ STOPS = {
     torch.detach: "detach()",
     Tensor.detach: "detach()",
     Tensor.detach_: "detach_()",
-    Tensor.data.__get__: ".data",
+    Tensor.data.__get__: ".data",  # type: ignore[attr-defined]
 }
 
 

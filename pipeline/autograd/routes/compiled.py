@@ -1,0 +1,148 @@
+"""Route `compiled`: the operator over a whole batch as one flat graph, compiled by Inductor.
+
+The graph is traced from eager torch.func. Without functionalisation before the trace, Inductor has
+compiled forward over reverse mode wrongly; the comparison with the reference guards the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.autograd.compiler import require_compiler
+from pipeline.autograd.cost import Cost
+from pipeline.autograd.operators import differentiate
+from pipeline.autograd.request import Evaluate, RefusedError, Request
+from pipeline.autograd.routes.base import Route, parse_mode
+from pipeline.autograd.routes.vmap import VmapRoute
+
+MOST_NODES = 3000  # of a graph; Inductor takes about two minutes for these
+NODE_SECONDS = 0.03  # of compiling one operation
+FLOP_SECONDS = 0.06e-9  # of one operation of a matrix product
+ENTRY_SECONDS = 0.5e-9  # of one entry of a fused elementwise operation
+
+
+class CompiledRoute(Route):
+    """Trace, rewrite, compile for one batch size; shorter batches are padded."""
+
+    name: ClassVar[str] = "compiled"
+    widest: ClassVar[int] = 1 << 12
+    pointwise: ClassVar[bool] = False
+    least_seconds: ClassVar[float] = 10.0
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """As route `vmap`."""
+        return VmapRoute().modes(request)
+
+    def takes(self, mode: str, request: Request) -> bool:
+        """Any mode."""
+        return True
+
+    def rank(self, request: Request, mode: str) -> int:
+        """As route `vmap`: later where a mode takes far more sweeps than the best."""
+        return VmapRoute().rank(request, mode)
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count operations of the graph, and the memory that route `vmap` takes.
+
+        Returns:
+            The cost.
+
+        Raises:
+            RefusedError: There is no compiler, or the graph would be too large for one.
+        """
+        require_compiler(request.example.device)
+        eager = VmapRoute().cost(request, mode, chunk, budget)
+        if eager.chunk < request.directions:
+            raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
+        graph = _trace(request, mode, 2)
+        nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
+        if nodes > MOST_NODES:
+            raise RefusedError(f"its graph has {nodes} operations, more than {MOST_NODES}")
+        return Cost(
+            chunk=eager.chunk,
+            point_bytes=eager.point_bytes,
+            fixed_bytes=eager.fixed_bytes,
+            setup_seconds=self.least_seconds + NODE_SECONDS * nodes,
+            batch_seconds=1e-4,
+            point_seconds=_seconds(graph, _batch(request, 2)) / 2,
+        )
+
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
+        """Compile for this batch size, or take it from the compiler's cache.
+
+        Returns:
+            The batch evaluation.
+        """
+        compiled = torch.compile(_trace(request, mode, batch), dynamic=False, fullgraph=True)
+
+        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            blocks = [full_width(block) for block in torch.split(points, batch)]
+            return tuple(torch.cat(level) for level in zip(*blocks, strict=True))
+
+        def full_width(points: Tensor) -> list[Tensor]:
+            count = len(points)
+            if count < batch:
+                points = torch.cat([points, points[-1:].expand(batch - count, -1)])
+            with torch.no_grad():
+                levels = compiled(points.contiguous())
+            return [level[:count].to(points.dtype) for level in levels]
+
+        return evaluate
+
+
+def _trace(request: Request, mode: str, batch: int) -> GraphModule:
+    """The graph of a batch of this size, without mutations, views resolved."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.passes.dialect.common.cse_pass import CSEPass
+
+    one_point = differentiate(request.f, parse_mode(mode, request.order), request.directions)
+
+    def batched(points: Tensor) -> tuple[Tensor, ...]:
+        levels = torch.func.vmap(one_point)(points)
+        return tuple(levels[order] for order in request.orders)
+
+    functional = torch.func.functionalize(batched, remove="mutations_and_views")
+    with torch.no_grad():
+        rules = {torch.ops.aten.bmm.default: _shared_operand}
+        module: GraphModule = make_fx(functional, decomposition_table=rules)(_batch(request, batch))
+    shared = CSEPass()(module)
+    if shared is not None:
+        module = shared.graph_module
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _batch(request: Request, size: int) -> Tensor:
+    return request.example.expand(size, -1).clone()
+
+
+def _shared_operand(a: Tensor, b: Tensor) -> Any:
+    """A batched product whose one operand is the same for the whole batch, as one product."""
+    if len(a) == 1:
+        return NotImplemented
+    if b.stride(0) == 0:
+        return (a.reshape(-1, a.shape[2]) @ b[0]).reshape(*a.shape[:2], b.shape[2])
+    if a.stride(0) == 0:
+        rows = b.transpose(1, 2).reshape(-1, b.shape[1]) @ a[0].transpose(0, 1)
+        return rows.reshape(len(b), b.shape[2], a.shape[1]).transpose(1, 2)
+    return NotImplemented
+
+
+def _seconds(module: GraphModule, points: Tensor) -> float:
+    """Predicted time of a graph: of its products and convolutions, and of its fused loops."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(points)
+    results = [
+        node.meta.get("val")
+        for node in module.graph.nodes
+        if torch.Tag.pointwise in getattr(node.target, "tags", ())
+    ]
+    entries = sum(result.numel() for result in results if isinstance(result, Tensor))
+    flops: int = counter.get_total_flops()
+    return flops * FLOP_SECONDS + entries * ENTRY_SECONDS
