@@ -26,6 +26,8 @@ class Certificate:
         reference_error: Dataset -> error against the reference.
         rounding_error: Error of the reference itself at the job's precision.
         symmetry_residual: max|H - H^T| / max|H| over pairs of inputs; None below order 2.
+        forward_reverse_residual: Difference of forward and reverse mode, pure at every level, near
+            the points; None where there is no forward mode.
         finite_difference_residual: Difference of automatic derivatives and extrapolated central
             differences along random directions near the points; None where none converged.
         finite_difference_checks: How many of these could be made.
@@ -41,6 +43,7 @@ class Certificate:
     reference_error: Mapping[str, float]
     rounding_error: float | None
     symmetry_residual: float | None
+    forward_reverse_residual: float | None
     finite_difference_residual: float | None
     finite_difference_checks: int
     unchecked: tuple[str, ...] = ()

@@ -242,6 +242,8 @@ def _require_agreement(trial: Trial, oracle: Oracle) -> None:
                 f"order {order} differs from the reference ({oracle.reference}) by "
                 f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}"
             )
+    if trial.symmetry is not None and trial.symmetry > oracle.most_asymmetry:
+        raise RefusedError(f"its result is not symmetric: residual {trial.symmetry:.1e}")
 
 
 def _widths(study: Study, route: Route, batch: int) -> list[int]:

@@ -27,6 +27,7 @@ class Cost:
         chunk: Directions evaluated together.
         point_bytes: Memory that one more point of a batch takes.
         fixed_bytes: Memory that a batch takes whatever its size.
+        operations: Calls of torch, or nodes of a graph, that a batch takes.
         setup_seconds: Predicted time until the first call, compilers included.
         batch_seconds: Predicted time that a batch takes whatever its size.
         point_seconds: Predicted time that one more point takes.
@@ -35,6 +36,7 @@ class Cost:
     chunk: int
     point_bytes: int
     fixed_bytes: int
+    operations: int
     setup_seconds: float
     batch_seconds: float
     point_seconds: float
@@ -94,6 +96,7 @@ def count_eager(
             chunk=chunk,
             point_bytes=max(two.peak - one.peak, 1),
             fixed_bytes=max(2 * one.peak - two.peak, 0),
+            operations=one.operations,
             setup_seconds=0.0,
             batch_seconds=one.operations * OPERATION_SECONDS + fixed * BYTE_SECONDS,
             point_seconds=(two.traffic - one.traffic) * BYTE_SECONDS,
@@ -126,4 +129,12 @@ def count_loop(
             "set memory= higher or ask for less per point"
         ) from None
     seconds = one.operations * LOOP_OPERATION_SECONDS + one.traffic * BYTE_SECONDS
-    return Cost(chunk, one.peak, 0, 0.0, 0.0, seconds)
+    return Cost(
+        chunk=chunk,
+        point_bytes=one.peak,
+        fixed_bytes=0,
+        operations=one.operations,
+        setup_seconds=0.0,
+        batch_seconds=0.0,
+        point_seconds=seconds,
+    )

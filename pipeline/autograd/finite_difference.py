@@ -93,11 +93,10 @@ def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteD
     Returns:
         The worst difference and what could not be checked.
     """
-    spread = (points.amax(dim=0) - points.amin(dim=0)).abs()
     residuals, unchecked, disagreements = [], [], []
     for index, point in enumerate(points):
         for order in range(1, request.order + 1):
-            outcome = _confirmed(request, point, spread, order, seed=index)
+            outcome = _confirmed(request, point, points, order, seed=index)
             if outcome is None:
                 unchecked.append(
                     f"finite differences of order {order} did not converge near probe point {index}"
@@ -114,23 +113,41 @@ def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteD
     return FiniteDifferences(worst, len(residuals), tuple(unchecked), tuple(disagreements))
 
 
+def beside(point: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
+    """A place close to a point: kinks often lie on the points of a grid.
+
+    Args:
+        point: (n,).
+        points: (P, n): they give the scale of every input.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        (n,).
+    """
+    signs = random_signs(tuple(point.shape), generator).to(point.device)
+    return point + 1e-3 * _scale(point, points) * signs
+
+
+def _scale(point: Tensor, points: Tensor) -> Tensor:
+    scale = torch.maximum(point.abs(), (points.amax(dim=0) - points.amin(dim=0)).abs())
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
 def _confirmed(
-    request: Request, point: Tensor, spread: Tensor, order: int, seed: int
+    request: Request, point: Tensor, points: Tensor, order: int, seed: int
 ) -> tuple[float, bool] | None:
-    first = _directional_check(request, point, spread, order, seed)
+    first = _directional_check(request, point, points, order, seed)
     if first is None or not first[1]:
         return first
-    second = _directional_check(request, point, spread, order, seed + 1000)
+    second = _directional_check(request, point, points, order, seed + 1000)
     return second if second is None or not second[1] else first
 
 
 def _directional_check(
-    request: Request, point: Tensor, spread: Tensor, order: int, seed: int
+    request: Request, point: Tensor, points: Tensor, order: int, seed: int
 ) -> tuple[float, bool] | None:
     generator = torch.Generator().manual_seed(seed)
-    scale = torch.maximum(point.abs(), spread)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    here = point + 1e-3 * scale * random_signs(tuple(point.shape), generator).to(point.device)
+    here, scale = beside(point, points, generator), _scale(point, points)
     weights = random_signs(request.output_shape, generator).to(point.device)
     vectors = [scale * random_signs((request.n,), generator).to(point.device) for _ in range(order)]
 

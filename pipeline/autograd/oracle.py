@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Request
@@ -129,6 +130,29 @@ class Oracle:
                 rows = levels[position][point :: len(self.expected)].to(torch.float64)
                 worst[order] = worst[order].worse(self._deviation(look(rows), point, position))
         return worst
+
+    def asymmetry(self) -> tuple[str, ...]:
+        """Say where the reference itself is not symmetric: a custom backward pass can be wrong twice.
+
+        Returns:
+            A sentence, or nothing; large results are only seen contracted, and not checked here.
+        """
+        order = self.view.request.order
+        if order < 2 or self.view.weights is not None:
+            return ()
+        residuals = [symmetry_residual(rows[-1][None], order) for rows in self.expected]
+        worst = max((residual for residual in residuals if residual is not None), default=0.0)
+        if worst <= self.most_asymmetry:
+            return ()
+        return (f"the reference of order {order} is not symmetric: residual {worst:.1e}",)
+
+    @property
+    def most_asymmetry(self) -> float:
+        """Largest symmetry residual that can be rounding."""
+        sizes = [float(rows[-1].nan_to_num(0, 0, 0).abs().max()) for rows in self.expected]
+        pairs = zip(self.sensitivity, sizes, strict=True)
+        condition = max((change[-1] / size for change, size in pairs if size > 0), default=0.0)
+        return 10 * self.tolerance + 64 * self.epsilon * condition
 
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]

@@ -13,6 +13,7 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.evaluator import Evaluator, Plan
 from pipeline.autograd.finite_difference import FiniteDifferences, compare_with_finite_differences
+from pipeline.autograd.forward_mode import ForwardMode, compare_forward_with_reverse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
@@ -120,9 +121,9 @@ def prepare(
     if faults:
         raise ConfigurationError(faults)
     oracle = build_oracle(request, seen.points)
-    differences = _finite_differences(request, seen.points, oracle)
+    checks = _check_reference(request, seen.points, oracle)
     choice = choose(Study(request, seen.points, oracle, options, count, rows))
-    disagreements = (*differences.disagreements, *choice.disagreements)
+    disagreements = (*checks.disagreements, *choice.disagreements)
     if disagreements and options.on_disagreement == "error":
         raise DisagreementError(
             f"the derivatives of function {asked.name!r} cannot be trusted:\n"
@@ -132,14 +133,14 @@ def prepare(
         )
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)
-    certificate = _certify(choice.trial, oracle, differences, operators, disagreements)
+    certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
     return Evaluator(choice.trial.evaluate, request, operators, _plan(choice, points), certificate)
 
 
 def _certify(
     trial: Trial,
     oracle: Oracle,
-    differences: FiniteDifferences,
+    checks: _Checks,
     operators: tuple[Operator, ...],
     disagreements: tuple[str, ...],
 ) -> Certificate:
@@ -152,9 +153,10 @@ def _certify(
         reference_error={item.name: trial.deviations[item.order].error for item in operators},
         rounding_error=oracle.rounding,
         symmetry_residual=trial.symmetry,
-        finite_difference_residual=differences.residual,
-        finite_difference_checks=differences.checks,
-        unchecked=differences.unchecked,
+        forward_reverse_residual=checks.forward.residual,
+        finite_difference_residual=checks.differences.residual,
+        finite_difference_checks=checks.differences.checks,
+        unchecked=checks.unchecked,
         disagreements=disagreements,
     )
 
@@ -172,8 +174,41 @@ def _plan(choice: Choice, points: Tensor) -> Plan:
     )
 
 
-def _finite_differences(request: Request, points: Tensor, oracle: Oracle) -> FiniteDifferences:
+@dataclass(frozen=True)
+class _Checks:
+    """What other oracles say about the reference."""
+
+    differences: FiniteDifferences
+    forward: ForwardMode
+    asymmetry: tuple[str, ...]
+
+    @property
+    def reverse_is_confirmed(self) -> bool:
+        """Finite differences converged everywhere and agree: then forward mode is what is wrong."""
+        return not self.differences.unchecked and not self.differences.disagreements
+
+    @property
+    def disagreements(self) -> tuple[str, ...]:
+        forward = () if self.reverse_is_confirmed else self.forward.disagreements
+        return (*self.differences.disagreements, *forward, *self.asymmetry)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        wrong = (
+            "forward mode is wrong: it differs from reverse mode, which finite differences confirm"
+        )
+        remark = (wrong,) if self.forward.disagreements and self.reverse_is_confirmed else ()
+        return (*self.differences.unchecked, *self.forward.unchecked, *remark)
+
+
+def _check_reference(request: Request, points: Tensor, oracle: Oracle) -> _Checks:
     if "float64" not in oracle.reference:
-        reason = "no finite differences: the function cannot be evaluated in float64"
-        return FiniteDifferences(None, 0, (reason,), ())
-    return compare_with_finite_differences(request, points.to(torch.float64))
+        reason = "the function cannot be evaluated in float64: neither finite differences nor forward mode"
+        differences = FiniteDifferences(None, 0, (reason,), ())
+        return _Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
+    precise = points.to(torch.float64)
+    return _Checks(
+        compare_with_finite_differences(request, precise),
+        compare_forward_with_reverse(request, precise),
+        oracle.asymmetry(),
+    )

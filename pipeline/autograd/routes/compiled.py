@@ -59,14 +59,15 @@ class CompiledRoute(Route):
         eager = VmapRoute().cost(request, mode, chunk, budget)
         if eager.chunk < request.directions:
             raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
+        if eager.operations > MOST_NODES:
+            raise RefusedError(f"it takes {eager.operations} operations, more than {MOST_NODES}")
         graph = _trace(request, mode, 2)
         nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
-        if nodes > MOST_NODES:
-            raise RefusedError(f"its graph has {nodes} operations, more than {MOST_NODES}")
         return Cost(
             chunk=eager.chunk,
             point_bytes=eager.point_bytes,
             fixed_bytes=eager.fixed_bytes,
+            operations=nodes,
             setup_seconds=self.least_seconds + NODE_SECONDS * nodes,
             batch_seconds=1e-4,
             point_seconds=_seconds(graph, _batch(request, 2)) / 2,

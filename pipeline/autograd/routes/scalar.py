@@ -58,6 +58,7 @@ class ScalarRoute(Route):
             chunk=chunk or request.directions,
             point_bytes=2 * entries * request.example.dtype.itemsize,
             fixed_bytes=0,
+            operations=nodes,
             setup_seconds=self.least_seconds + 2.5e-3 * nodes,
             batch_seconds=2e-5,
             point_seconds=2e-10 * nodes + 1e-9 * entries,

@@ -1,0 +1,87 @@
+"""Forward against reverse mode: they share no backward formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.finite_difference import beside, random_signs
+from pipeline.autograd.reference import directional
+from pipeline.autograd.request import Request
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ForwardMode:
+    """Outcome of the comparison of forward with reverse mode."""
+
+    residual: float | None
+    unchecked: tuple[str, ...]
+    disagreements: tuple[str, ...]
+
+
+def compare_forward_with_reverse(request: Request, points: Tensor) -> ForwardMode:
+    """Compare directional derivatives of the highest order by pure forward and pure reverse mode.
+
+    ``w · D^k f(x)[v_1, …, v_k]`` along random directions, at places close to the points.
+
+    Args:
+        request: What is evaluated.
+        points: (P, n), float64.
+
+    Returns:
+        The worst difference, relative to the sum of the sizes of its terms.
+    """
+    residuals, disagreements = [0.0], []
+    for index, point in enumerate(points if request.order else ()):
+        generator = torch.Generator().manual_seed(index)
+        here = beside(point, points, generator)
+        draw = [random_signs(shape, generator) for shape in _shapes(request)]
+        weights, *vectors = (sign.to(point.device) for sign in draw)
+        try:
+            _, gradient = directional(request.f, here, weights, vectors[:-1])
+            reverse = gradient @ vectors[-1]
+            forward = _nested(_weighted(request.f, weights), vectors)(here)
+        except (
+            Exception
+        ) as error:  # torch has no forward mode for some functions, by any kind of error
+            return ForwardMode(
+                None, (f"no forward mode: {type(error).__name__}: {error}"[:200],), ()
+            )
+        size = float((gradient * vectors[-1]).abs().sum())
+        difference = float((forward - reverse).abs())
+        if size == 0 == difference or not size < float("inf"):
+            continue
+        residuals.append(difference / max(size, 1e-300))
+        if not difference <= TOLERANCE * size:
+            disagreements.append(
+                f"derivative of order {request.order} near probe point {index}: forward and reverse "
+                f"mode differ by {residuals[-1]:.1e} relative"
+            )
+    return ForwardMode(max(residuals), (), tuple(disagreements))
+
+
+def _shapes(request: Request) -> list[tuple[int, ...]]:
+    return [request.output_shape, *[(request.n,)] * request.order]
+
+
+def _weighted(f: Callable[[Tensor], Tensor], weights: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: (weights * f(x)).sum()
+
+
+def _nested(f: Callable[[Tensor], Tensor], vectors: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    for vector in vectors:
+        f = _along(f, vector)
+    return f
+
+
+def _along(f: Callable[[Tensor], Tensor], vector: Tensor) -> Callable[[Tensor], Tensor]:
+    def derivative(x: Tensor) -> Tensor:
+        result: Tensor = torch.func.jvp(f, (x,), (vector,))[1]
+        return result
+
+    return derivative

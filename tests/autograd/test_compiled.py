@@ -1,0 +1,104 @@
+"""Route `compiled`: one graph for a whole batch, equal to the reference whatever the batch."""
+
+import pytest
+import torch
+
+from pipeline.autograd import compiler
+from pipeline.autograd.reference import derivatives
+from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.routes import ROUTES
+from pipeline.autograd.routes.compiled import MOST_NODES, _shared_operand
+
+WEIGHTS = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
+POINTS = torch.linspace(-1, 2, 28, dtype=torch.float64).reshape(7, 4)
+COMPILED = ROUTES["compiled"]
+
+
+def network(x):
+    return torch.tanh(WEIGHTS.to(x) @ torch.tanh(WEIGHTS.to(x).T @ torch.sin(WEIGHTS.to(x) @ x)))
+
+
+def cluster(x):
+    i, j = torch.triu_indices(4, 4, 1)
+    return ((x[i] - x[j]) ** 2 + 0.1).pow(-3).sum()
+
+
+def request(f, orders, dtype=torch.float64):
+    return Request(f, POINTS[0].to(dtype), tuple(f(POINTS[0]).shape), orders)
+
+
+@pytest.mark.parametrize(
+    ("f", "mode", "dtype"),
+    [
+        (network, "fwd_over_rev", torch.float64),
+        (network, "rev_over_rev", torch.float32),
+        (cluster, "fwd_over_rev", torch.float64),
+    ],
+)
+def test_any_number_of_points_equals_the_reference(f, mode, dtype):
+    evaluate = COMPILED.prepare(request(f, (0, 1, 2), dtype), mode, 4, 3)
+    for count in (1, 3, 7):
+        points = POINTS[:count].to(dtype)
+        levels = evaluate(points)
+        rows = [derivatives(f, point.double(), 2) for point in points]
+        for level, expected in zip(levels, zip(*rows, strict=True), strict=True):
+            assert level.dtype == dtype
+            tolerance = 1e-12 if dtype == torch.float64 else 1e-4
+            expected = torch.stack(expected)
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(
+                level.double(), expected, rtol=tolerance, atol=tolerance * scale
+            )
+
+
+def test_a_product_with_one_operand_for_all_is_one_product():
+    batch = torch.randn(3, 2, 4, dtype=torch.float64)
+    shared = torch.randn(4, 5, dtype=torch.float64)
+    for a, b in (
+        (batch, shared.expand(3, 4, 5)),
+        (shared.T.expand(3, 5, 4), batch.transpose(1, 2)),
+    ):
+        torch.testing.assert_close(_shared_operand(a, b), torch.bmm(a, b))
+    assert _shared_operand(batch, torch.randn(3, 4, 5).double()) is NotImplemented
+
+
+def test_the_cost_is_counted():
+    once = COMPILED.cost(request(network, (2,)), "rev_over_rev", None, 1 << 30)
+    again = COMPILED.cost(request(network, (2,)), "rev_over_rev", None, 1 << 30)
+    wider = COMPILED.cost(
+        request(lambda x: network(x).repeat(4).sin(), (2,)), "rev_over_rev", None, 1 << 30
+    )
+    assert once == again
+    assert wider.point_seconds > 2 * once.point_seconds
+
+
+def test_large_graphs_and_large_directions_are_refused():
+    def many(x):
+        for step in range(MOST_NODES):
+            x = torch.sin(x + step)
+        return x
+
+    with pytest.raises(RefusedError, match="operations, more than"):
+        COMPILED.cost(request(many, (1,)), "rev", None, 1 << 30)
+    with pytest.raises(RefusedError, match="do not fit at once"):
+        COMPILED.cost(request(network, (2,)), "rev_over_rev", 2, 1 << 30)
+
+
+@pytest.mark.parametrize("route", ["compiled", "scalar"])
+def test_without_a_compiler_it_is_refused(route, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    mode = ROUTES[route].modes(request(cluster, (3,)))[0]
+    with pytest.raises(RefusedError, match=r"no C\+\+ compiler 'no-such-compiler'"):
+        ROUTES[route].cost(request(cluster, (3,)), mode, None, 1 << 30)
+
+
+def test_the_cache_is_the_users_and_of_this_kind_of_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler.require_compiler(torch.device("cpu"))
+    chosen = compiler.os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    assert chosen.startswith(str(tmp_path / "pipeline"))
+    monkeypatch.setattr(compiler, "_flags", lambda: "another machine")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compiler.require_compiler(torch.device("cpu"))
+    assert compiler.os.environ["TORCHINDUCTOR_CACHE_DIR"] != chosen
