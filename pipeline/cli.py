@@ -43,17 +43,21 @@ def execute(cfg: DictConfig) -> float:
         cfg: Composed from conf/.
 
     Returns:
-        Number of points whose derivatives are not finite: what a sweeper may minimise.
+        Number of points whose derivatives are not finite: what a sweeper may minimise; NaN where
+        the job was only explained.
     """
     job = to_job(cfg, _configuration_texts(cfg))
     # torch is imported here, so that --help and --cfg answer at once
     from pipeline.binding import bind_job
     from pipeline.progress import Progress, describe
     from pipeline.registry import build_registry
-    from pipeline.runner import run
+    from pipeline.runner import explain, run
 
     registry = build_registry(job.plugins, own={"progress": Progress()})
     function, grid = bind_job(job, registry)
+    if job.explain:
+        print(explain(job, function, grid), flush=True)
+        return float("nan")
     with _terminable():
         summary = run(job, function, grid, registry.hook)
     print(describe(summary), flush=True)

@@ -50,6 +50,7 @@ class Job:
         seed: Seed of everything random.
         output_dir: Where results go.
         shard_rows: Points per shard; None lets the planner choose.
+        explain: Only say how the job would be evaluated, and why.
         config: The configuration that the job came from, file name -> text, for provenance.
     """
 
@@ -65,6 +66,7 @@ class Job:
     seed: int = 0
     output_dir: Path = Path("outputs")
     shard_rows: int | None = None
+    explain: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -64,6 +64,36 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     return summary
 
 
+def explain(job: Job, function: BoundFunction, grid: Grid) -> str:
+    """Say how a job would be evaluated, and why so; computes and writes nothing.
+
+    Args:
+        job: What is asked.
+        function: What is differentiated.
+        grid: Where.
+
+    Returns:
+        The candidates with their predicted cost, agreement and verdict, then the certificate.
+    """
+    work = Work(job, function, grid)
+    plan = work.existing_plan()
+    evaluator = prepare_run(work, plan)
+    chosen, where = evaluator.plan, work.directory.path
+    lines = [
+        f"{len(grid)} points to {where}, in batches of {chosen.batch}, {chosen.chunk} directions at once",
+        *(
+            []
+            if plan is None
+            else ["this run has begun: it keeps its route, mode, batch and chunk"]
+        ),
+        "",
+        chosen.explain(),
+        "",
+        *(f"{name}: {value}" for name, value in evaluator.certificate.record().items()),
+    ]
+    return "\n".join(lines)
+
+
 def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     """Prepare the evaluator of a run, on points of its own grid.
 

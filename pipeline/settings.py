@@ -37,6 +37,7 @@ class Schema:
     shard_rows: int | None = None
     output_dir: str = "outputs"
     on_disagreement: str = "error"
+    explain: bool = False
 
 
 def register_schema() -> None:
@@ -84,6 +85,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         seed=plain["seed"],
         output_dir=Path(plain["output_dir"]),
         shard_rows=plain["shard_rows"],
+        explain=plain["explain"],
         config=files or {},
     )
 

@@ -13,6 +13,7 @@ from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Request
+from pipeline.errors import FunctionError
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 TINY = 1e-300  # keeps quotients of zeros finite
@@ -173,10 +174,13 @@ def build_oracle(request: Request, points: Tensor) -> Oracle:
 
     Returns:
         The oracle, in float64 wherever the function can be evaluated in float64.
+
+    Raises:
+        FunctionError: Torch cannot differentiate the function in reverse mode.
     """
     view = _choose_view(request, points)
     dtype = torch.float64 if _runs_in_float64(request, points) else points.dtype
-    expected = [view.reference(point.to(dtype)) for point in points]
+    expected = _differentiate(view, points.to(dtype))
     pairs = zip(points, expected, strict=True)
     sensitivity = [_sensitivity(view, point.to(dtype), rows) for point, rows in pairs]
     rounding = None
@@ -187,6 +191,16 @@ def build_oracle(request: Request, points: Tensor) -> Oracle:
     tolerance = max(TOLERANCE[points.dtype], 10 * (rounding or 0.0))
     epsilon = torch.finfo(points.dtype).eps
     return Oracle(view, words, expected, sensitivity, epsilon, rounding, tolerance)
+
+
+def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
+    try:
+        return [view.reference(point) for point in points]
+    except Exception as error:  # torch has no derivative of some operations, by any kind of error
+        raise FunctionError(
+            f"the function cannot be differentiated {view.request.order} times in reverse mode, which all "
+            f"results are checked against: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _choose_view(request: Request, points: Tensor) -> View:
