@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.grids.base import Grid
 from pipeline.job import Job, Options, RunInfo, ShardInfo, Summary
 from pipeline.plan import RunPlan, Work
 from pipeline.provenance import collect
+from pipeline.store.background import BackgroundWriter
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
 from pipeline.store.run_directory import shard_ranges
@@ -121,6 +123,18 @@ def _as_planned(options: Options, plan: RunPlan) -> Options:
 
 
 @dataclass(frozen=True)
+class _Finished:
+    """A shard that has been computed."""
+
+    index: int
+    start: int
+    stop: int
+    path: Path
+    began: float
+    failures: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class Execution:
     """One process at work on a run."""
 
@@ -170,10 +184,13 @@ class Execution:
         notify(self.hook.pipeline_run_started, run=self.info)
         computed = 0
         try:
-            for index, (start, stop) in enumerate(ranges):
-                if not self.work.directory.shard(index).exists():
-                    self._shard(index, start, stop)
-                    computed += stop - start
+            with BackgroundWriter[_Finished]() as writer:
+                for index, (start, stop) in enumerate(ranges):
+                    if not self.work.directory.shard(index).exists():
+                        self._shard(writer, index, start, stop)
+                        computed += stop - start
+                writer.wait()
+                self._announce(writer)
         except KeyboardInterrupt:
             done = len(self.work.directory.finished_shards())
             log.warning(
@@ -183,21 +200,33 @@ class Execution:
             raise
         return computed
 
-    def _shard(self, index: int, start: int, stop: int) -> None:
+    def _shard(
+        self, writer: BackgroundWriter[_Finished], index: int, start: int, stop: int
+    ) -> None:
         began = time.monotonic()
         path = self.work.directory.shard(index)
+        layout, attrs = self.work.layout, self.work.attrs(start, stop)
         failures: dict[int, str] = {}
-        with new_shard(path, self.work.layout, stop - start, self.work.attrs(start, stop)) as shard:
-            for low in range(start, stop, self.plan.batch):
-                rows, reasons = self._batch(low, min(low + self.plan.batch, stop))
-                shard.append(rows)
-                failures.update(reasons)
-            shard.describe("certificate", _entries(self.evaluator.certificate.record()))
-            shard.describe("provenance", self._provenance(failures))
-        finished = ShardInfo(index, start, stop, path, time.monotonic() - began)
-        notify(self.hook.pipeline_shard_finished, run=self.info, shard=finished)
-        for position, reason in failures.items():
-            notify(self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason)
+        writer.begin(new_shard(path, layout, stop - start, attrs))
+        for low in range(start, stop, self.plan.batch):
+            rows, reasons = self._batch(low, min(low + self.plan.batch, stop))
+            writer.call(methodcaller("append", rows))
+            failures.update(reasons)
+            self._announce(writer)
+        evidence = _entries(self.evaluator.certificate.record())
+        writer.call(methodcaller("describe", "certificate", evidence))
+        writer.call(methodcaller("describe", "provenance", self._provenance(failures)))
+        writer.commit(_Finished(index, start, stop, path, began, failures))
+
+    def _announce(self, writer: BackgroundWriter[_Finished]) -> None:
+        for done in writer.committed():
+            seconds = time.monotonic() - done.began
+            shard = ShardInfo(done.index, done.start, done.stop, done.path, seconds)
+            notify(self.hook.pipeline_shard_finished, run=self.info, shard=shard)
+            for position, reason in done.failures.items():
+                notify(
+                    self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason
+                )
 
     def _batch(self, start: int, stop: int) -> tuple[dict[str, Any], dict[int, str]]:
         plan = self.evaluator.plan
