@@ -1,5 +1,6 @@
 """``python -m pipeline``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,17 @@ def _installed_packages_first() -> None:
         del sys.path[0]
 
 
+def _wait_without_spinning() -> None:
+    """Let threads of a busy machine sleep while they wait for each other.
+
+    OpenMP threads spin by default: two jobs on the same cores then take up to 18 times as long
+    (docs/performance.md). Read once, when torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 if __name__ == "__main__":
+    _wait_without_spinning()
     _installed_packages_first()
     from pipeline.cli import main
 
