@@ -79,6 +79,7 @@ def prepare(
     function: Differentiable,
     example_points: Tensor | Grid | Any,
     operators: str | Sequence[str] = "hessian",
+    count: int | None = None,
     **keywords: Unpack[Keywords],
 ) -> Evaluator:
     """Do all costly work once; then evaluate by bare calls.
@@ -88,6 +89,8 @@ def prepare(
         example_points: (P, n): points like those that will be evaluated; they decide n, dtype and
             device, and the routes are compared on some of them.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        count: How many points will be evaluated in all; a small number waits for no compiler.
+            None: about a million.
         **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
 
     Returns:
@@ -102,7 +105,7 @@ def prepare(
                  [0., 6.]]], dtype=torch.float64)
     """
     grid, options, asked = _ask(function, example_points, operators, keywords)
-    return plan_evaluator(asked, _probe_points(grid, options), options)
+    return plan_evaluator(asked, _probe_points(grid, options), options, count)
 
 
 def evaluate(

@@ -135,7 +135,7 @@ class FunctionTests:
         expected = ROUTES["loop"].prepare(self._request(), "", 1, 1)(self.points)
         for batch in (1, 3, 64):
             evaluator = prepare(
-                self.bound.f, self.points, self._operators(), order=self.order, batch=batch
+                self.bound.f, self.points, self._operators(), count=7, order=self.order, batch=batch
             )
             for count in (0, 1, 3, 7):
                 seen = evaluator(self.points[:count])
