@@ -155,6 +155,7 @@ def run(
     operators: str | Sequence[str] = "hessian",
     *,
     output_dir: str | Path = "outputs",
+    shard_rows: int | None = None,
     **keywords: Unpack[Keywords],
 ) -> Results:
     """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
@@ -167,6 +168,7 @@ def run(
         points: (N, n), or a grid.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
+        shard_rows: Points per file; None lets the planner choose.
         **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
 
     Returns:
@@ -180,8 +182,10 @@ def run(
         order=keywords.get("order"),
         function=bound.function.name,
         parameters=bound.parameters,
+        plugins=tuple(keywords.get("plugins", ())),
         options=options,
         output_dir=Path(output_dir),
+        shard_rows=shard_rows,
     )
     registry = build_registry(keywords.get("plugins", ()))
     return open_results(run_job(job, bound, grid, registry.hook).path)

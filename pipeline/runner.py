@@ -246,6 +246,7 @@ class Execution:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "identity_json": json.dumps(self.work.identity, sort_keys=True),
+            "plugins_json": json.dumps([str(Path(file).resolve()) for file in job.plugins]),
             "function_source": self.work.function.function.source,
             "failures_json": json.dumps(failures),
         }

@@ -132,7 +132,19 @@ class Evaluator:
         operators: tuple[Operator, ...],
         plan: Plan,
         certificate: Certificate,
+        most: int | None = None,
     ) -> None:
+        """Keep what planning has found.
+
+        Args:
+            evaluate: The bare evaluation of a batch.
+            request: What it evaluates.
+            operators: Names for its levels.
+            plan: How it works.
+            certificate: Why its numbers can be trusted.
+            most: Most points that it may be given at once; None for any number.
+        """
+        self._most = most
         self._evaluate, self._request = evaluate, request
         self.operators, self.plan, self.certificate = operators, plan, certificate
 
@@ -164,12 +176,12 @@ class Evaluator:
         return datasets if len(self.operators) > 1 else datasets[self.operators[0].name]
 
     def _whole(self, points: Tensor) -> dict[str, Tensor]:
-        if len(points) <= self.plan.batch:
+        if self._most is None or len(points) <= self._most:
             return self._bare(points)
         shapes = self._shapes()
         datasets = {name: points.new_empty((len(points), *shape)) for name, shape in shapes.items()}
-        for start in range(0, len(points), self.plan.batch):
-            rows = slice(start, start + self.plan.batch)
+        for start in range(0, len(points), self._most):
+            rows = slice(start, start + self._most)
             for name, part in self._bare(points[rows]).items():
                 datasets[name][rows] = part
         return datasets

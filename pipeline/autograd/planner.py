@@ -6,14 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.evaluator import Evaluator, Plan
-from pipeline.autograd.finite_difference import FiniteDifferences, compare_with_finite_differences
-from pipeline.autograd.forward_mode import ForwardMode, compare_forward_with_reverse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
@@ -121,7 +119,7 @@ def prepare(
     if faults:
         raise ConfigurationError(faults)
     oracle = build_oracle(request, seen.points)
-    checks = _check_reference(request, seen.points, oracle)
+    checks = check_reference(request, seen.points, oracle)
     choice = choose(Study(request, seen.points, oracle, options, count, rows))
     disagreements = (*checks.disagreements, *choice.disagreements)
     if disagreements and options.on_disagreement == "error":
@@ -134,13 +132,15 @@ def prepare(
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
-    return Evaluator(choice.trial.evaluate, request, operators, _plan(choice, points), certificate)
+    trial, plan = choice.trial, _plan(choice, points)
+    most = None if trial.draft.route.streams else plan.batch
+    return Evaluator(trial.evaluate, request, operators, plan, certificate, most)
 
 
 def _certify(
     trial: Trial,
     oracle: Oracle,
-    checks: _Checks,
+    checks: Checks,
     operators: tuple[Operator, ...],
     disagreements: tuple[str, ...],
 ) -> Certificate:
@@ -171,44 +171,4 @@ def _plan(choice: Choice, points: Tensor) -> Plan:
         device=points.device,
         cost=draft.cost,
         considered=choice.considered,
-    )
-
-
-@dataclass(frozen=True)
-class _Checks:
-    """What other oracles say about the reference."""
-
-    differences: FiniteDifferences
-    forward: ForwardMode
-    asymmetry: tuple[str, ...]
-
-    @property
-    def reverse_is_confirmed(self) -> bool:
-        """Finite differences converged everywhere and agree: then forward mode is what is wrong."""
-        return not self.differences.unchecked and not self.differences.disagreements
-
-    @property
-    def disagreements(self) -> tuple[str, ...]:
-        forward = () if self.reverse_is_confirmed else self.forward.disagreements
-        return (*self.differences.disagreements, *forward, *self.asymmetry)
-
-    @property
-    def unchecked(self) -> tuple[str, ...]:
-        wrong = (
-            "forward mode is wrong: it differs from reverse mode, which finite differences confirm"
-        )
-        remark = (wrong,) if self.forward.disagreements and self.reverse_is_confirmed else ()
-        return (*self.differences.unchecked, *self.forward.unchecked, *remark)
-
-
-def _check_reference(request: Request, points: Tensor, oracle: Oracle) -> _Checks:
-    if "float64" not in oracle.reference:
-        reason = "the function cannot be evaluated in float64: neither finite differences nor forward mode"
-        differences = FiniteDifferences(None, 0, (reason,), ())
-        return _Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
-    precise = points.to(torch.float64)
-    return _Checks(
-        compare_with_finite_differences(request, precise),
-        compare_forward_with_reverse(request, precise),
-        oracle.asymmetry(),
     )

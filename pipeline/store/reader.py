@@ -176,6 +176,11 @@ class Results:
         return self.points
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the rows, in order."""
+        return tuple(piece.path for piece in self._pieces)
+
+    @property
     def certificate(self) -> dict[str, Any]:
         """The evidence for the numbers."""
         return read_group(self._pieces[0].file(), "certificate")

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.commit import committed
+from pipeline.store.integrity import check_file
 from pipeline.store.layout import (
     Layout,
     create_dimensions,
@@ -49,6 +50,8 @@ def assemble(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[
 
 
 def _copy(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[str, Any]) -> None:
+    for fault in (fault for shard in shards for fault in check_file(shard)):
+        raise OSError(fault)
     with new_shard(path, layout, int(attrs["stop"]), attrs) as writer:
         for shard in shards:
             with h5py.File(shard) as file:

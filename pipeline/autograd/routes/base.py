@@ -25,6 +25,7 @@ class Route(ABC):
     name: ClassVar[str]
     widest: ClassVar[int]  # most points that are worth evaluating in one call
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
+    streams: ClassVar[bool] = False  # holds nothing but points and results, however many
     least_seconds: ClassVar[float]  # that preparing takes; shorter jobs do not ask for the cost
 
     @abstractmethod

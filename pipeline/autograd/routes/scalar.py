@@ -35,6 +35,7 @@ class ScalarRoute(Route):
     name: ClassVar[str] = "scalar"
     widest: ClassVar[int] = 1 << 16
     pointwise: ClassVar[bool] = False
+    streams: ClassVar[bool] = True
     least_seconds: ClassVar[float] = 4.0
 
     def modes(self, request: Request) -> tuple[str, ...]:

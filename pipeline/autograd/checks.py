@@ -1,0 +1,71 @@
+"""The oracles that do not share the reference's derivation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.finite_difference import FiniteDifferences, compare_with_finite_differences
+from pipeline.autograd.forward_mode import ForwardMode, compare_forward_with_reverse
+from pipeline.autograd.oracle import Oracle
+from pipeline.autograd.request import Request
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What other oracles say about the reference.
+
+    Attributes:
+        differences: Outcome of finite differences.
+        forward: Outcome of forward mode.
+        asymmetry: Where the reference is not symmetric.
+    """
+
+    differences: FiniteDifferences
+    forward: ForwardMode
+    asymmetry: tuple[str, ...]
+
+    @property
+    def reverse_is_confirmed(self) -> bool:
+        """Finite differences converged everywhere and agree: then forward mode is what is wrong."""
+        return not self.differences.unchecked and not self.differences.disagreements
+
+    @property
+    def disagreements(self) -> tuple[str, ...]:
+        """What speaks against the reference."""
+        forward = () if self.reverse_is_confirmed else self.forward.disagreements
+        return (*self.differences.disagreements, *forward, *self.asymmetry)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What could not be checked, and why."""
+        wrong = (
+            "forward mode is wrong: it differs from reverse mode, which finite differences confirm"
+        )
+        remark = (wrong,) if self.forward.disagreements and self.reverse_is_confirmed else ()
+        return (*self.differences.unchecked, *self.forward.unchecked, *remark)
+
+
+def check_reference(request: Request, points: Tensor, oracle: Oracle) -> Checks:
+    """Check the reference itself: by finite differences, forward mode, and symmetry.
+
+    Args:
+        request: What is evaluated.
+        points: (P, n), of the job's dtype.
+        oracle: The reference at these points.
+
+    Returns:
+        What they say.
+    """
+    if "float64" not in oracle.reference:
+        reason = "the function cannot be evaluated in float64: neither finite differences nor forward mode"
+        differences = FiniteDifferences(None, 0, (reason,), ())
+        return Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
+    precise = points.to(torch.float64)
+    return Checks(
+        compare_with_finite_differences(request, precise),
+        compare_forward_with_reverse(request, precise),
+        oracle.asymmetry(),
+    )

@@ -1,0 +1,62 @@
+"""Whether files still hold what was written: parts, points, checksums."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.store.layout import read_group
+from pipeline.store.reader import Results, open_checked
+
+BLOCK = 16 << 20  # bytes read at a time
+
+
+def check_files(results: Results) -> list[str]:
+    """Read every dataset of every file and compare it with its checksum.
+
+    Args:
+        results: Open results.
+
+    Returns:
+        One sentence per fault.
+    """
+    faults = [f"points {start} to {stop - 1} are missing" for start, stop in results.missing()]
+    for path in results.files:
+        faults += check_file(path)
+    return faults
+
+
+def check_file(path: Path) -> list[str]:
+    """Read every dataset of one file and compare it with its checksum.
+
+    Args:
+        path: A shard, or a result that holds its rows itself.
+
+    Returns:
+        One sentence per fault.
+    """
+    faults = []
+    try:
+        with open_checked(path) as file:
+            for name, expected in read_group(file, "checksums").items():
+                seen = f"crc32:{_checksum(file[name]):08x}"
+                if seen != expected:
+                    faults.append(
+                        f"{path.name}: {name} has changed: expected {expected}, got {seen}"
+                    )
+    except (StoreError, OSError, KeyError) as error:
+        faults.append(f"{path.name} cannot be read: {error}")
+    return faults
+
+
+def _checksum(dataset: h5py.Dataset) -> int:
+    rows = max(BLOCK // max(dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])), 1), 1)
+    checksum = 0
+    for start in range(0, len(dataset), rows):
+        block = np.ascontiguousarray(dataset[start : start + rows])
+        checksum = zlib.crc32(block.data, checksum)
+    return checksum

@@ -1,0 +1,124 @@
+"""Repeats the check of a result later, from the file alone and the plugin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.autograd.checks import check_reference
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.oracle import build_oracle
+from pipeline.autograd.planner import probe_indices
+from pipeline.autograd.request import Request
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.function import BoundFunction, bind_function
+from pipeline.parameters import bind
+from pipeline.registry import build_registry
+from pipeline.store.integrity import check_files
+from pipeline.store.layout import STATUS
+from pipeline.store.reader import Results, open_results
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a result looks like on a second look.
+
+    Attributes:
+        path: The result.
+        facts: What was found, a line each.
+        faults: What is wrong, a sentence each.
+    """
+
+    path: Path
+    facts: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def verify(path: str | Path, plugins: Sequence[str] = (), points: int = 16) -> Verification:
+    """Check files and checksums, and compare stored derivatives with the reference.
+
+    Args:
+        path: A result file, or the directory of a run.
+        plugins: Plugin files that define the function; by default those of the run.
+        points: How many stored points are compared, spread over the whole result.
+
+    Returns:
+        What was found.
+
+    Raises:
+        StoreError: There is nothing to open.
+    """
+    with open_results(path) as results:
+        faults = check_files(results)
+        facts = [f"{results.points} points in {len(results.files)} file(s)"]
+        if not faults:
+            facts.append("every checksum is right")
+        identity = json.loads(results.provenance["identity_json"])
+        try:
+            function = _function(identity, results, plugins)
+            compared, wrong = _compare(identity, results, function, points)
+        except PipelineError as error:
+            compared, wrong = [], [f"the certificate cannot be repeated: {error}"]
+        return Verification(Path(path), (*facts, *compared), (*faults, *wrong))
+
+
+def _function(identity: dict[str, Any], results: Results, plugins: Sequence[str]) -> BoundFunction:
+    files = plugins or json.loads(results.provenance["plugins_json"])
+    record = build_registry(files).function(identity["function"])
+    parameters, wrong = bind(record.parameters, identity["parameters"], "function_params")
+    if wrong:
+        raise ConfigurationError(wrong)
+    function = bind_function(record, parameters, results["x"].shape[1])
+    if function.source_digest != identity["source"]:
+        raise PipelineError(
+            f"the source of function {record.name!r} has changed since: "
+            f"sha256 {identity['source'][:12]}… then, {function.source_digest[:12]}… now"
+        )
+    return function
+
+
+def _compare(
+    identity: dict[str, Any], results: Results, function: BoundFunction, count: int
+) -> tuple[list[str], list[str]]:
+    operators = [Operator(*pair) for pair in identity["operators"]]
+    by_order = {operator.order: operator.name for operator in operators}
+    rows = _rows(results, count)
+    if not rows:
+        return ["no point to compare: nowhere is the result finite"], []
+    points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
+    orders = tuple(sorted(by_order))
+    request = Request(function.f, points[0], function.output_shape, orders)
+    oracle = build_oracle(request, points)
+    stored = [
+        torch.from_numpy(np.stack([results[by_order[order]][row] for row in rows]))
+        for order in orders
+    ]
+    deviations = oracle.compare(stored)
+    facts = [f"{len(rows)} points compared with {oracle.reference}"]
+    facts += [
+        f"{by_order[order]}: largest error {deviation.error:.1e}"
+        for order, deviation in deviations.items()
+    ]
+    faults = [
+        f"{by_order[order]} differs from the reference by {deviation.error:.1e} relative"
+        for order, deviation in deviations.items()
+        if not deviation.excess <= 1
+    ]
+    checks = check_reference(request, points, oracle)
+    return [*facts, *checks.unchecked], [*faults, *checks.disagreements]
+
+
+def _rows(results: Results, count: int) -> list[int]:
+    """Rows to compare: those of the first check, and others at random, the same every time."""
+    missing = results.missing()
+    drawn = np.random.default_rng(0).integers(0, len(results), size=8 * count).tolist()
+    rows = dict.fromkeys([*probe_indices(len(results)), *drawn])
+    there = (row for row in rows if not any(start <= row < stop for start, stop in missing))
+    finite = (row for row in there if int(results["status"][row]) == STATUS["ok"])
+    return sorted(row for row, _ in zip(finite, range(count), strict=False))
