@@ -81,9 +81,9 @@ class ScalarRoute(Route):
                 points.new_empty((len(points), *level.shape)) for level in program.levels
             )
             flags = points.new_empty(len(points))
-            kernel(points, levels, flags)
-            flagged = flags.isnan().nonzero()[:, 0]
-            for piece in torch.split(flagged, PIECE) if len(flagged) else ():
+            if not kernel(points, levels, flags):
+                return levels
+            for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
                 for level, exact in zip(levels, reverse(points[piece]), strict=True):
                     level[piece] = exact
             return levels

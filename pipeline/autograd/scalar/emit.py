@@ -17,8 +17,9 @@ from torch import Tensor
 from pipeline.autograd.scalar.dag import Dag
 from pipeline.autograd.scalar.operations import OPERATIONS
 
+FEW = 64  # entries of a row that are written one by one, with their constants
 CTYPES = {torch.float64: "double", torch.float32: "float"}
-Kernel = Callable[[Tensor, Sequence[Tensor], Tensor], None]
+Kernel = Callable[[Tensor, Sequence[Tensor], Tensor], bool]
 
 TEMPLATE = """
 #include <algorithm>
@@ -32,8 +33,9 @@ using V = at::vec::Vectorized<T>;
 constexpr int64_t L = V::size(), N = {inputs}, R = {rows};
 constexpr T INF = std::numeric_limits<T>::infinity(), NAN_ = std::numeric_limits<T>::quiet_NaN();
 {tables}
-extern "C" void kernel(const T* points, T* const* results, T* flags, int64_t count, int threads) {{
-#pragma omp parallel num_threads(threads)
+extern "C" int kernel(const T* points, T* const* results, T* flags, int64_t count, int threads) {{
+  int flagged = 0;
+#pragma omp parallel num_threads(threads) reduction(|:flagged)
   {{
     alignas(64) T in[N][L];
     alignas(64) T row[R][L];
@@ -47,17 +49,20 @@ extern "C" void kernel(const T* points, T* const* results, T* flags, int64_t cou
 {body}
       for (int64_t lane = 0; lane < lanes; ++lane) {{
         flags[first + lane] = flag[lane];
+        flagged |= flag[lane] != flag[lane];
 {scatter}
       }}
     }}
   }}
+  return flagged;
 }}
 """
 TABLES = """static const T TEMPLATE{k}[] = {{{template}}};
 static const int32_t PLACE{k}[] = {{{places}}};
 static const int32_t FROM{k}[] = {{{sources}}};
 """
-SCATTER = """        T* to{k} = results[{k}] + (first + lane) * {size};
+POINTER = "        T* to{k} = results[{k}] + (first + lane) * {size};"
+SCATTER = """
         std::memcpy(to{k}, TEMPLATE{k}, sizeof(TEMPLATE{k}));
         for (int64_t e = 0; e < {filled}; ++e) to{k}[PLACE{k}[e]] = row[FROM{k}[e]][lane];"""
 
@@ -143,23 +148,23 @@ def compile_kernel(program: Program) -> Kernel:
 
     Returns:
         ``kernel(points (B, n), results [(B, …)], flags (B,))``; a flag is NaN where anything that
-        was calculated is not finite, else 0.
+        was calculated is not finite, else 0. It tells whether there is such a point.
     """
     from torch._inductor.codecache import CppCodeCache
 
     library = CppCodeCache.load(source(program), device_type="cpu")
     function = library.kernel
-    function.restype = None
 
-    def kernel(points: Tensor, results: Sequence[Tensor], flags: Tensor) -> None:
+    def kernel(points: Tensor, results: Sequence[Tensor], flags: Tensor) -> bool:
         addresses = (ctypes.c_void_p * len(results))(*(result.data_ptr() for result in results))
-        function(
+        flagged: int = function(
             ctypes.c_void_p(points.data_ptr()),
             addresses,
             ctypes.c_void_p(flags.data_ptr()),
             ctypes.c_int64(len(points)),
             ctypes.c_int(torch.get_num_threads()),
         )
+        return bool(flagged)
 
     return kernel
 
@@ -190,11 +195,18 @@ def _statement(dag: Dag, node: int) -> str:
 def _layout(program: Program, k: int, rows: dict[int, int]) -> tuple[str, str]:
     flat = program.levels[k].reshape(-1).tolist()
     values = [program.dag.value(node) for node in flat]
+    if len(flat) <= FEW:
+        entries = (
+            f"row[{rows[node]}][lane]" if value is None else _number(value)
+            for node, value in zip(flat, values, strict=True)
+        )
+        lines = [f"to{k}[{place}] = {entry};" for place, entry in enumerate(entries)]
+        return "", "\n        ".join([POINTER.format(k=k, size=len(flat)), *lines])
     filled = [place for place, value in enumerate(values) if value is None]
     template = ", ".join("0" if value is None else _number(value) for value in values)
     places = ", ".join(map(str, filled)) or "0"
     sources = ", ".join(str(rows[flat[place]]) for place in filled) or "0"
     return (
         TABLES.format(k=k, template=template, places=places, sources=sources),
-        SCATTER.format(k=k, size=len(flat), filled=len(filled)),
+        POINTER.format(k=k, size=len(flat)) + SCATTER.format(k=k, filled=len(filled)),
     )
