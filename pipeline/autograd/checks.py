@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.autograd.finite_difference import FiniteDifferences, compare_with_finite_differences
-from pipeline.autograd.forward_mode import ForwardMode, compare_forward_with_reverse
+from pipeline.autograd.forward_mode import (
+    FORWARD_SECONDS,
+    ForwardMode,
+    compare_forward_with_reverse,
+)
 from pipeline.autograd.oracle import Oracle
 from pipeline.autograd.request import Request
 
@@ -48,13 +53,16 @@ class Checks:
         return (*self.differences.unchecked, *self.forward.unchecked, *remark)
 
 
-def check_reference(request: Request, points: Tensor, oracle: Oracle) -> Checks:
+def check_reference(
+    request: Request, points: Tensor, oracle: Oracle, job_seconds: float = float("inf")
+) -> Checks:
     """Check the reference itself: by finite differences, forward mode, and symmetry.
 
     Args:
         request: What is evaluated.
         points: (P, n), of the job's dtype.
         oracle: The reference at these points.
+        job_seconds: Predicted time of the job; one that is too short does not load forward mode.
 
     Returns:
         What they say.
@@ -66,6 +74,15 @@ def check_reference(request: Request, points: Tensor, oracle: Oracle) -> Checks:
     precise = points.to(torch.float64)
     return Checks(
         compare_with_finite_differences(request, precise),
-        compare_forward_with_reverse(request, precise),
+        _forward_mode(request, precise, job_seconds),
         oracle.asymmetry(),
     )
+
+
+def _forward_mode(request: Request, points: Tensor, job_seconds: float) -> ForwardMode:
+    if job_seconds < FORWARD_SECONDS and "torch._dynamo" not in sys.modules:
+        reason = (
+            f"forward mode was not loaded: the job takes less than the {FORWARD_SECONDS} s for it"
+        )
+        return ForwardMode(None, (reason,), ())
+    return compare_forward_with_reverse(request, points)

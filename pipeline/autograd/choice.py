@@ -22,6 +22,7 @@ from pipeline.job import Options
 
 log = logging.getLogger(__name__)
 WIDEST_CHECK = 4096
+CALL_SECONDS = 3e-4  # of a batch on its way into a file
 MANY = 1_000_000  # points that are assumed where their number is not known
 
 
@@ -166,12 +167,11 @@ def _drafts(
 ) -> list[Draft]:
     """Count the cost of every candidate, unless its preparation alone takes longer than another."""
     drafts: list[Draft] = []
-    for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds):
+    for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds(pair[1])):
         best = min((draft.seconds for draft in drafts), default=float("inf"))
-        if best <= route.least_seconds:
-            reason = (
-                f"not tried: the job takes less than the {route.least_seconds:.0f} s to prepare it"
-            )
+        least = route.least_seconds(mode)
+        if best <= least:
+            reason = f"not tried: the job takes less than the {least:.3g} s to prepare it"
             considered.append(Candidate(route.name, mode, reason))
             continue
         try:
@@ -208,10 +208,19 @@ def _refusal(error: Exception) -> RefusedError:
 def _fit_batch(study: Study, route: Route, cost: Cost) -> int:
     if study.options.batch is not None:
         return study.options.batch
-    room = min(study.budget - cost.fixed_bytes, WORKING_SET[study.points.device.type])
-    batch = min(power_of_two(max(room // cost.point_bytes, 1)), route.widest)
+    room = max((study.budget - cost.fixed_bytes) // cost.point_bytes, 1)
+    batch = min(power_of_two(min(room, _worthwhile(study, cost))), route.widest)
     limits = [limit for limit in (study.count, study.rows) if limit is not None]
     return min([batch, *limits])
+
+
+def _worthwhile(study: Study, cost: Cost) -> int:
+    """Points per call after which more of them only leave the caches (docs/performance.md)."""
+    device = study.points.device.type
+    least, most = (size // cost.point_bytes for size in WORKING_SET[device])
+    overhead = CALL_SECONDS + cost.batch_seconds
+    enough = int(4 * overhead / max(cost.point_seconds, 1e-12))
+    return max(1, least, min(enough, most))
 
 
 def _try(study: Study, draft: Draft) -> Trial:

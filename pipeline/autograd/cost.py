@@ -14,8 +14,10 @@ from torch import Tensor
 from pipeline.autograd.memory import Meter, OverBudgetError
 from pipeline.errors import MemoryBudgetError
 
-OPERATION_SECONDS = 16e-6  # of one torch operation under vmap, whatever its size
-LOOP_OPERATION_SECONDS = 4e-6  # of one torch operation of a plain backward pass
+FUNC_SECONDS = 16e-6  # of one torch operation under transforms of torch.func, whatever its size
+BATCHED_SECONDS = 6e-6  # of one torch operation in a batched backward pass
+PLAIN_SECONDS = 4e-6  # of one torch operation in a plain backward pass
+FLOP_SECONDS = 0.06e-9  # of one operation of a matrix product or a convolution
 BYTE_SECONDS = 0.3e-9  # of writing one byte of an intermediate result
 
 
@@ -60,6 +62,7 @@ def count_eager(
     point: Tensor,
     chunks: tuple[int, int],
     budget: int,
+    operation_seconds: float,
 ) -> Cost:
     """Evaluate one and two points and count what torch does.
 
@@ -68,6 +71,7 @@ def count_eager(
         point: One point, (1, n).
         chunks: The first chunk to try, and the least: it is halved while one point does not fit.
         budget: Most bytes that one point may hold.
+        operation_seconds: Time that an operation takes whatever its size.
 
     Returns:
         The cost at the largest chunk that fits.
@@ -75,6 +79,7 @@ def count_eager(
     Raises:
         MemoryBudgetError: One point does not fit.
     """
+    point = point.clone()  # of a view, the meter would count the whole storage
     chunk, least = chunks
     while True:
         evaluate = prepare(chunk)
@@ -98,8 +103,9 @@ def count_eager(
             fixed_bytes=max(2 * one.peak - two.peak, 0),
             operations=one.operations,
             setup_seconds=0.0,
-            batch_seconds=one.operations * OPERATION_SECONDS + fixed * BYTE_SECONDS,
-            point_seconds=(two.traffic - one.traffic) * BYTE_SECONDS,
+            batch_seconds=one.operations * operation_seconds + fixed * BYTE_SECONDS,
+            point_seconds=max(two.traffic - one.traffic, 0) * BYTE_SECONDS
+            + two.flops / 2 * FLOP_SECONDS,
         )
 
 
@@ -128,7 +134,7 @@ def count_loop(
             f"one point needs more than the memory budget of {budget / 2**20:.0f} MiB; "
             "set memory= higher or ask for less per point"
         ) from None
-    seconds = one.operations * LOOP_OPERATION_SECONDS + one.traffic * BYTE_SECONDS
+    seconds = one.operations * PLAIN_SECONDS + one.traffic * BYTE_SECONDS
     return Cost(
         chunk=chunk,
         point_bytes=one.peak,

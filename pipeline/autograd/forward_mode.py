@@ -13,6 +13,7 @@ from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
 
 TOLERANCE = 1e-6
+FORWARD_SECONDS = 1.5  # torch loads decompositions, and with these its compiler, at the first use
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry
 
-# Working set of one batch. Larger batches leave the caches and are slower on CPUs (docs/performance.md).
-WORKING_SET = {"cpu": 32 << 20, "cuda": 2 << 30}
+# Least and most that one batch works on: it should pay its overhead and stay in the caches.
+WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}
 UNLIMITED = 1 << 62
 
 
@@ -22,7 +23,7 @@ class OverBudgetError(Exception):
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of live tensors while it is active, on any device.
+    """Counts operations, and the bytes of live tensors, while it is active, on any device.
 
     Args:
         limit: Raise `OverBudgetError` as soon as more bytes than this are live.
@@ -31,7 +32,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, limit: int = UNLIMITED) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.live, self.peak = limit, 0, 0
-        self.operations, self.traffic = 0, 0
+        self.operations, self.traffic, self.flops = 0, 0, 0
         self._sizes: dict[int, int] = {}
 
     @classmethod
@@ -43,6 +44,9 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.operations += 1
+        if func._overloadpacket in flop_registry:  # type: ignore[attr-defined]
+            formula = flop_registry[func._overloadpacket]  # type: ignore[attr-defined]
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())

@@ -119,8 +119,8 @@ def prepare(
     if faults:
         raise ConfigurationError(faults)
     oracle = build_oracle(request, seen.points)
-    checks = check_reference(request, seen.points, oracle)
     choice = choose(Study(request, seen.points, oracle, options, count, rows))
+    checks = check_reference(request, seen.points, oracle, choice.trial.draft.seconds)
     disagreements = (*checks.disagreements, *choice.disagreements)
     if disagreements and options.on_disagreement == "error":
         raise DisagreementError(

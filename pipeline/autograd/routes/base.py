@@ -26,7 +26,6 @@ class Route(ABC):
     widest: ClassVar[int]  # most points that are worth evaluating in one call
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
     streams: ClassVar[bool] = False  # holds nothing but points and results, however many
-    least_seconds: ClassVar[float]  # that preparing takes; shorter jobs do not ask for the cost
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:
@@ -35,6 +34,17 @@ class Route(ABC):
     @abstractmethod
     def takes(self, mode: str, request: Request) -> bool:
         """Tell whether a mode that fits the order can be evaluated by this route."""
+
+    def least_seconds(self, mode: str) -> float:
+        """Time that preparing takes at least: shorter jobs do not even ask for the cost.
+
+        Args:
+            mode: One that the route takes.
+
+        Returns:
+            Seconds.
+        """
+        return 0.0
 
     def rank(self, request: Request, mode: str) -> int:
         """When a mode is considered: only where none of a lower rank agrees.

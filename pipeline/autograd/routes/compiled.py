@@ -6,23 +6,25 @@ compiled forward over reverse mode wrongly; the comparison with the reference gu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.autograd.compiler import require_compiler
-from pipeline.autograd.cost import Cost
+from pipeline.autograd.cost import FLOP_SECONDS, FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.operators import differentiate
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, parse_mode
 from pipeline.autograd.routes.vmap import VmapRoute
 
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
 MOST_NODES = 3000  # of a graph; Inductor takes about two minutes for these
+COMPILER_SECONDS = 10.0  # of starting Inductor, whatever it compiles
 NODE_SECONDS = 0.03  # of compiling one operation
-FLOP_SECONDS = 0.06e-9  # of one operation of a matrix product
 ENTRY_SECONDS = 0.5e-9  # of one entry of a fused elementwise operation
 
 
@@ -32,7 +34,6 @@ class CompiledRoute(Route):
     name: ClassVar[str] = "compiled"
     widest: ClassVar[int] = 1 << 12
     pointwise: ClassVar[bool] = False
-    least_seconds: ClassVar[float] = 10.0
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """As route `vmap`."""
@@ -46,8 +47,12 @@ class CompiledRoute(Route):
         """As route `vmap`: later where a mode takes far more sweeps than the best."""
         return VmapRoute().rank(request, mode)
 
+    def least_seconds(self, mode: str) -> float:
+        """Of Inductor's start."""
+        return COMPILER_SECONDS
+
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
-        """Count operations of the graph, and the memory that route `vmap` takes.
+        """Count operations of the graph, and the memory of the same transforms run eagerly.
 
         Returns:
             The cost.
@@ -56,7 +61,13 @@ class CompiledRoute(Route):
             RefusedError: There is no compiler, or the graph would be too large for one.
         """
         require_compiler(request.example.device)
-        eager = VmapRoute().cost(request, mode, chunk, budget)
+        eager = count_eager(
+            lambda size: _operator(request, mode, size),
+            request.example[None],
+            (chunk or request.directions, chunk or 1),
+            budget,
+            FUNC_SECONDS,
+        )
         if eager.chunk < request.directions:
             raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
         if eager.operations > MOST_NODES:
@@ -68,7 +79,7 @@ class CompiledRoute(Route):
             point_bytes=eager.point_bytes,
             fixed_bytes=eager.fixed_bytes,
             operations=nodes,
-            setup_seconds=self.least_seconds + NODE_SECONDS * nodes,
+            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * nodes,
             batch_seconds=1e-4,
             point_seconds=_seconds(graph, _batch(request, 2)) / 2,
         )
@@ -82,18 +93,30 @@ class CompiledRoute(Route):
         compiled = torch.compile(_trace(request, mode, batch), dynamic=False, fullgraph=True)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            if len(points) <= batch:
+                return full_width(points)
             blocks = [full_width(block) for block in torch.split(points, batch)]
             return tuple(torch.cat(level) for level in zip(*blocks, strict=True))
 
-        def full_width(points: Tensor) -> list[Tensor]:
+        def full_width(points: Tensor) -> tuple[Tensor, ...]:
             count = len(points)
             if count < batch:
                 points = torch.cat([points, points[-1:].expand(batch - count, -1)])
             with torch.no_grad():
                 levels = compiled(points.contiguous())
-            return [level[:count].to(points.dtype) for level in levels]
+            return tuple(level[:count].to(points.dtype) for level in levels)
 
         return evaluate
+
+
+def _operator(request: Request, mode: str, chunk: int) -> Evaluate:
+    one_point = differentiate(request.f, parse_mode(mode, request.order), chunk)
+
+    def operator(points: Tensor) -> tuple[Tensor, ...]:
+        levels = torch.func.vmap(one_point)(points)
+        return tuple(levels[order] for order in request.orders)
+
+    return operator
 
 
 def _trace(request: Request, mode: str, batch: int) -> GraphModule:
@@ -101,13 +124,8 @@ def _trace(request: Request, mode: str, batch: int) -> GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
-    one_point = differentiate(request.f, parse_mode(mode, request.order), request.directions)
-
-    def batched(points: Tensor) -> tuple[Tensor, ...]:
-        levels = torch.func.vmap(one_point)(points)
-        return tuple(levels[order] for order in request.orders)
-
-    functional = torch.func.functionalize(batched, remove="mutations_and_views")
+    operator = _operator(request, mode, request.directions)
+    functional = torch.func.functionalize(operator, remove="mutations_and_views")
     with torch.no_grad():
         rules = {torch.ops.aten.bmm.default: _shared_operand}
         module: GraphModule = make_fx(functional, decomposition_table=rules)(_batch(request, batch))

@@ -19,7 +19,6 @@ class LoopRoute(Route):
     name: ClassVar[str] = "loop"
     widest: ClassVar[int] = 16
     pointwise: ClassVar[bool] = True
-    least_seconds: ClassVar[float] = 0.0
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Reverse mode at every level: one backward pass per element."""

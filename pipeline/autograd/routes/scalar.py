@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,12 +20,14 @@ from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, spell_mode
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
-from pipeline.autograd.scalar.derivatives import differentiate
-from pipeline.autograd.scalar.emit import Program, compile_kernel
-from pipeline.autograd.scalar.expand import expand
+
+if TYPE_CHECKING:
+    from pipeline.autograd.scalar.emit import Program
 
 BUDGET = 40_000  # nodes; a compiler takes about two minutes for these
 ENTRIES = 1_000_000  # distinct, constant ones included
+COMPILER_SECONDS = 4.0  # of starting to compile, whatever it is
+NODE_SECONDS = 2.5e-3  # of compiling one operation
 PIECE = 256  # points that are taken from reverse mode together
 
 
@@ -36,7 +38,6 @@ class ScalarRoute(Route):
     widest: ClassVar[int] = 1 << 16
     pointwise: ClassVar[bool] = False
     streams: ClassVar[bool] = True
-    least_seconds: ClassVar[float] = 4.0
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Symbolic differentiation is a reverse sweep at every level."""
@@ -45,6 +46,10 @@ class ScalarRoute(Route):
     def takes(self, mode: str, request: Request) -> bool:
         """Only its own."""
         return mode in self.modes(request)
+
+    def least_seconds(self, mode: str) -> float:
+        """Of the compiler's start."""
+        return COMPILER_SECONDS
 
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
         """Count the operations of the program, and the bytes of a point and its results.
@@ -60,7 +65,7 @@ class ScalarRoute(Route):
             point_bytes=2 * entries * request.example.dtype.itemsize,
             fixed_bytes=0,
             operations=nodes,
-            setup_seconds=self.least_seconds + 2.5e-3 * nodes,
+            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * nodes,
             batch_seconds=2e-5,
             point_seconds=2e-10 * nodes + 1e-9 * entries,
         )
@@ -71,6 +76,8 @@ class ScalarRoute(Route):
         Returns:
             The batch evaluation.
         """
+        from pipeline.autograd.scalar.emit import compile_kernel
+
         program = derive(request)
         kernel = compile_kernel(program)
         reverse = _reverse_mode(request, mode, chunk)
@@ -103,6 +110,11 @@ def _reverse_mode(request: Request, mode: str, chunk: int) -> Evaluate:
 @lru_cache(maxsize=1)
 def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
+    # imported when it is used: it loads torch.fx, which short jobs do not need
+    from pipeline.autograd.scalar.derivatives import differentiate
+    from pipeline.autograd.scalar.emit import Program
+    from pipeline.autograd.scalar.expand import expand
+
     if request.example.device.type != "cpu":
         raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
     require_compiler(request.example.device)

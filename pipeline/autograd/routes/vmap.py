@@ -1,4 +1,4 @@
-"""Route `vmap`: torch.func eagerly, vectorised over points and directions."""
+"""Route `vmap`: eager torch, vectorised over points and directions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.autograd.cost import Cost, count_eager
+from pipeline.autograd.cost import BATCHED_SECONDS, FUNC_SECONDS, Cost, count_eager
+from pipeline.autograd.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.operators import differentiate
 from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.reverse import reverse_batch
 from pipeline.autograd.routes.base import Route, parse_mode, spell_mode
 
-FAR_MORE = 16
+FAR_MORE = 16  # times as many sweeps
 
 
 class VmapRoute(Route):
-    """Vectorise the one-point operator over the batch."""
+    """Pure reverse mode over the batch, or the one-point operator of torch.func under vmap."""
 
     name: ClassVar[str] = "vmap"
     widest: ClassVar[int] = 1 << 16
     pointwise: ClassVar[bool] = False
-    least_seconds: ClassVar[float] = 0.0
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """Columns where there are fewer inputs than outputs, else rows; outer levels by columns."""
@@ -33,6 +34,10 @@ class VmapRoute(Route):
         )
         candidates = [(first,) + ("fwd",) * (k - 1) for first in inner] + [("rev",) * k]
         return tuple(dict.fromkeys(spell_mode(candidate) for candidate in candidates))
+
+    def least_seconds(self, mode: str) -> float:
+        """Forward mode loads decompositions, and with these torch's compiler, when first used."""
+        return FORWARD_SECONDS if "fwd" in mode else 0.0
 
     def rank(self, request: Request, mode: str) -> int:
         """Later where a mode takes far more sweeps than the best; even to count these takes long."""
@@ -54,6 +59,7 @@ class VmapRoute(Route):
             request.example[None],
             (chunk or request.directions, chunk or 1),
             budget,
+            FUNC_SECONDS if "fwd" in mode else BATCHED_SECONDS,
         )
 
     def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
@@ -62,8 +68,12 @@ class VmapRoute(Route):
         Returns:
             The batch evaluation.
         """
-        one_point = differentiate(request.f, parse_mode(mode, request.order), chunk)
-        batched = torch.func.vmap(one_point)
+        directions = parse_mode(mode, request.order)
+        batched = (
+            torch.func.vmap(differentiate(request.f, directions, chunk))
+            if "fwd" in directions
+            else reverse_batch(request.f, request.order, chunk)
+        )
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
