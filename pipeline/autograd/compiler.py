@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from pipeline.autograd.request import RefusedError
+
+log = logging.getLogger(__name__)
 
 
 def require_compiler(device: torch.device) -> None:
@@ -32,7 +36,14 @@ def require_compiler(device: torch.device) -> None:
         return
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(name) is None:
-        raise RefusedError(f"no C++ compiler {name!r} was found; install one or set CXX")
+        reason = f"no C++ compiler {name!r} was found; install one or set CXX"
+        _say_once(reason)
+        raise RefusedError(reason)
+
+
+@cache
+def _say_once(reason: str) -> None:
+    log.warning("%s. Nothing is compiled until then, and long jobs take longer", reason)
 
 
 def _cache_folder() -> Path:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import pipeline
 from pipeline.autograd import compiler
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
@@ -84,12 +85,17 @@ def test_large_graphs_and_large_directions_are_refused():
         COMPILED.cost(request(network, (2,)), "rev_over_rev", 2, 1 << 30)
 
 
-@pytest.mark.parametrize("route", ["compiled", "scalar"])
-def test_without_a_compiler_it_is_refused(route, monkeypatch):
+def test_without_a_compiler_eager_routes_are_used_and_it_is_said_once(monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    mode = ROUTES[route].modes(request(cluster, (3,)))[0]
-    with pytest.raises(RefusedError, match=r"no C\+\+ compiler 'no-such-compiler'"):
-        ROUTES[route].cost(request(cluster, (3,)), mode, None, 1 << 30)
+    for _ in range(2):
+        evaluator = pipeline.prepare(cluster, POINTS, "hessian", count=10**9)
+        assert evaluator.plan.route == "vmap"
+        reasons = [reason for name, reason in evaluator.plan.refused.items() if "vmap" not in name]
+        assert {reason[:44] for reason in reasons} == {
+            "refused: no C++ compiler 'no-such-compiler' "
+        }
+    said = [record for record in caplog.records if "no-such-compiler" in record.message]
+    assert [record.levelname for record in said if record.levelname == "WARNING"] == ["WARNING"]
 
 
 def test_the_cache_is_the_users_and_of_this_kind_of_machine(monkeypatch, tmp_path):
