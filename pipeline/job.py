@@ -117,6 +117,7 @@ class Summary:
         points: N.
         computed: Points evaluated by this execution; 0 when everything was there.
         nonfinite: Points of the whole result whose derivatives are not all finite.
+        nonsmooth: Points that lie exactly on a kink of the function.
         failed: Points of the whole result where the function raised.
         seconds: Wall time of this execution.
         bytes: Size of the result on disk.
@@ -126,6 +127,7 @@ class Summary:
     points: int
     computed: int
     nonfinite: int
+    nonsmooth: int
     failed: int
     seconds: float
     bytes: int

@@ -92,6 +92,11 @@ def describe(summary: Summary) -> str:
             f"not finite at {summary.nonfinite} points, the function raised at {summary.failed}; "
             "see the dataset status"
         )
+    if summary.nonsmooth:
+        verdict += (
+            f"\non a kink of the function at {summary.nonsmooth} points, where torch gives one of "
+            "several one-sided derivatives; see the dataset status"
+        )
     return f"{first}\n{verdict}\nwrote {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
 
 

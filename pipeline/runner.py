@@ -279,14 +279,13 @@ def _keep_configuration(work: Work) -> None:
 def _summarise(work: Work, computed: int, began: float) -> Summary:
     path = work.directory.result
     with open_results(path) as results:
-        nonfinite, failed = results.count("nonfinite"), results.count("failed")
+        counts = {name: results.count(name) for name in ("nonfinite", "nonsmooth", "failed")}
     files = [path, *(work.directory.path / "shards").glob("shard-*.h5")]
     return Summary(
         path=path,
         points=len(work.grid),
         computed=computed,
-        nonfinite=nonfinite,
-        failed=failed,
+        **counts,
         seconds=time.monotonic() - began,
         bytes=sum(file.stat().st_size for file in files),
     )

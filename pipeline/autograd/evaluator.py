@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from pipeline.autograd.operators import Operator
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import MemoryBudgetError, PipelineError
 
-OK, NONFINITE, FAILED = 1, 2, 3
+OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,28 @@ class Evaluated:
 
     Attributes:
         datasets: Name of the dataset -> (B, …).
-        status: uint8 (B,): 1 ok, 2 not finite, 3 the function raised.
+        status: uint8 (B,): 1 ok, 2 not finite, 3 the function raised, 4 at a kink of the function.
         failures: Index in the batch -> what the function said.
     """
 
     datasets: Mapping[str, Tensor]
     status: Tensor
     failures: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What an evaluator calls for every batch.
+
+    Attributes:
+        evaluate: The bare evaluation.
+        most: Most points that it may be given at once; None for any number.
+        kinks: Tells at which points the function meets a kink; None if it has none.
+    """
+
+    evaluate: Evaluate
+    most: int | None = None
+    kinks: Callable[[Tensor], Tensor] | None = None
 
 
 class Evaluator:
@@ -127,25 +142,13 @@ class Evaluator:
 
     def __init__(
         self,
-        evaluate: Evaluate,
+        calls: Calls,
         request: Request,
         operators: tuple[Operator, ...],
         plan: Plan,
         certificate: Certificate,
-        most: int | None = None,
     ) -> None:
-        """Keep what planning has found.
-
-        Args:
-            evaluate: The bare evaluation of a batch.
-            request: What it evaluates.
-            operators: Names for its levels.
-            plan: How it works.
-            certificate: Why its numbers can be trusted.
-            most: Most points that it may be given at once; None for any number.
-        """
-        self._most = most
-        self._evaluate, self._request = evaluate, request
+        self._calls, self._request = calls, request
         self.operators, self.plan, self.certificate = operators, plan, certificate
 
     @property
@@ -176,12 +179,13 @@ class Evaluator:
         return datasets if len(self.operators) > 1 else datasets[self.operators[0].name]
 
     def _whole(self, points: Tensor) -> dict[str, Tensor]:
-        if self._most is None or len(points) <= self._most:
+        most = self._calls.most
+        if most is None or len(points) <= most:
             return self._bare(points)
         shapes = self._shapes()
         datasets = {name: points.new_empty((len(points), *shape)) for name, shape in shapes.items()}
-        for start in range(0, len(points), self._most):
-            rows = slice(start, start + self._most)
+        for start in range(0, len(points), most):
+            rows = slice(start, start + most)
             for name, part in self._bare(points[rows]).items():
                 datasets[name][rows] = part
         return datasets
@@ -219,13 +223,16 @@ class Evaluator:
                     f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
                 ) from error
             return self._failed(points, error)
-        return Evaluated(datasets, _status(datasets), {})
+        status = _status(datasets)
+        if self._calls.kinks is not None:
+            status[self._calls.kinks(points) & (status == OK)] = NONSMOOTH
+        return Evaluated(datasets, status, {})
 
     def _bare(self, points: Tensor) -> dict[str, Tensor]:
         if len(points) == 0:
             levels = tuple(points.new_empty((0, *shape)) for shape in self._request.shapes())
         else:
-            levels = self._evaluate(points)
+            levels = self._calls.evaluate(points)
         by_order = dict(zip(self._request.orders, levels, strict=True))
         return {operator.name: by_order[operator.order] for operator in self.operators}
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
-from pipeline.autograd.evaluator import Evaluator, Plan
+from pipeline.autograd.evaluator import Calls, Evaluator, Plan
 from pipeline.autograd.function_probe import probe
+from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.request import Request
@@ -134,7 +135,9 @@ def prepare(
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch
-    return Evaluator(trial.evaluate, request, operators, plan, certificate, most)
+    kinks = kink_finder(asked.f, seen.points) if request.order else None
+    calls = Calls(trial.evaluate, most, kinks)
+    return Evaluator(calls, request, operators, plan, certificate)
 
 
 def _certify(

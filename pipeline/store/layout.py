@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 SCHEMA = "pipeline-derivatives/1"
-STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3}
+STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
 GROUPS = ("provenance", "certificate", "checksums")
 ORDINALS = {1: "first", 2: "second", 3: "third"}

@@ -204,7 +204,7 @@ class Results:
         return [*gaps, (done, self.points)] if done < self.points else gaps
 
     def count(self, status: str) -> int:
-        """Number of computed points of a status: ok, nonfinite or failed.
+        """Number of computed points of a status: ok, nonfinite, failed or nonsmooth.
 
         Args:
             status: Which.

@@ -118,7 +118,7 @@ def test_xarray_reads_names_and_dimensions(finished, engine):
         assert data["hessian"].attrs["units"] == "J (m)-2"
         assert data["hessian"].attrs["symmetric"] == "input input_2"
         assert data.attrs["Conventions"] == "CF-1.11"
-        assert data["status"].attrs["flag_meanings"] == "missing ok nonfinite failed"
+        assert data["status"].attrs["flag_meanings"] == "missing ok nonfinite failed nonsmooth"
         assert np.array_equal(data["hessian"].values, rows(0, 10)["hessian"])
     assert "point" not in data.coords
 

@@ -1,0 +1,206 @@
+"""Points at which a function is evaluated exactly where it may not be smooth.
+
+There torch gives one of several one-sided derivatives by its own conventions (|x|' = 0 at 0, a tie
+of a maximum is shared, a branch is taken as if the other did not exist), and all oracles that use
+torch agree on it. The function is watched while it is evaluated, call by call: wherever a call
+that depends on the inputs meets its kink exactly, the point is flagged. Where both sides happen to
+join smoothly it is flagged as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
+
+from pipeline.autograd.finite_difference import beside
+
+Condition = Callable[..., Tensor]
+TIE = 1e-12  # relative gap of eigenvalues that are one
+
+
+def _at_zero(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    return x == 0
+
+
+def _at(*places: float) -> Condition:
+    return lambda x, *args, **options: torch.isin(x, torch.tensor(places, dtype=x.dtype))
+
+
+def _equal(a: Any, b: Any, *args: Any, **options: Any) -> Tensor:
+    return torch.as_tensor(a == b)
+
+
+def _at_parameter(name: str, default: float) -> Condition:
+    """Kinks at both signs of a parameter, the second argument."""
+
+    def condition(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        place = args[0] if args and isinstance(args[0], float | int) else options.get(name, default)
+        return x.abs() == place
+
+    return condition
+
+
+def _at_bounds(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    named = [options.get(name) for name in ("min", "max", "min_val", "max_val", "threshold")]
+    bounds = [bound for bound in (*args[:2], *named) if isinstance(bound, Tensor | float | int)]
+    met = torch.zeros_like(x, dtype=torch.bool)
+    for bound in bounds:
+        met = met | (x == bound)
+    return met
+
+
+def _sign_of_second(x: Any, y: Any, *args: Any, **options: Any) -> Tensor:
+    return torch.as_tensor(y == 0)
+
+
+def _at_loss(delta: str) -> Condition:
+    def condition(x: Tensor, target: Tensor, *args: Any, **options: Any) -> Tensor:
+        size: float = options.get(delta, 1.0 if delta else 0.0)
+        return (x - target).abs() == size
+
+    return condition
+
+
+def _ties(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """The elements compared are those of the whole tensor, or along a dimension."""
+    if args and isinstance(args[0], Tensor):
+        return _equal(x, args[0])
+    given = options.get("dim", args[0] if args else None)
+    if x.numel() < 2 or x.ndim == 0:
+        return torch.zeros((), dtype=torch.bool)
+    ordered = x.sort(dim=given).values if isinstance(given, int) else x.reshape(-1).sort().values
+    dim = given if isinstance(given, int) else 0
+    return ordered.diff(dim=dim) == 0
+
+
+def _integer(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    return x == x.round()
+
+
+def _multiple(x: Tensor, divisor: Any, *args: Any, **options: Any) -> Tensor:
+    return _integer(torch.div(x, divisor))
+
+
+def _degenerate(values_of: Callable[[Tensor], Tensor]) -> Condition:
+    def condition(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        values = values_of(x)
+        met: Tensor = values.diff(dim=-1).abs() <= TIE * values.abs().amax(dim=-1, keepdim=True)
+        return met
+
+    return condition
+
+
+def _norm(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    order = options.get("p", options.get("ord", args[0] if args else 2))
+    if order == 1:
+        return x == 0
+    return (x * x).sum() == 0
+
+
+def _distance(a: Tensor, b: Tensor, *args: Any, **options: Any) -> Tensor:
+    return torch.cdist(a, b) == 0 if a.ndim > 1 else ((a - b) ** 2).sum() == 0
+
+
+NAMES = (
+    (_at_zero, "abs absolute sign sgn relu leaky_relu prelu elu celu selu heaviside"),
+    (_equal, "lt le gt ge eq ne less less_equal greater greater_equal not_equal"),
+    (_equal, "maximum minimum fmax fmin"),
+    (_ties, "max min amax amin sort topk argsort argmax argmin median kthvalue"),
+    (_integer, "floor ceil round trunc fix frac"),
+    (_multiple, "fmod remainder floor_divide mod floordiv"),
+    (_at_bounds, "clamp clip clamp_min clamp_max hardtanh threshold"),
+    (_degenerate(torch.linalg.eigvalsh), "eigh eigvalsh"),
+    (_degenerate(torch.linalg.svdvals), "svd svdvals"),
+    (_norm, "norm vector_norm"),
+    (_distance, "dist cdist pairwise_distance"),
+    (_at(0.0, 6.0), "relu6"),
+    (_at(-3.0, 3.0), "hardswish hardsigmoid"),
+    (_at_parameter("lambd", 0.5), "hardshrink softshrink"),
+    (_at_loss(""), "l1_loss"),
+    (_at_loss("delta"), "huber_loss"),
+    (_at_loss("beta"), "smooth_l1_loss"),
+    (_sign_of_second, "copysign"),
+)
+CONDITIONS = {name: condition for condition, names in NAMES for name in names.split()}
+
+
+class Watch(TorchFunctionMode):
+    """Follows what depends on an input through a function, and collects where it meets a kink.
+
+    Args:
+        x: The input.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self._dependent: dict[int, Any] = {id(x): x}  # kept alive, so that no id is used again
+        self.met: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
+        depends = any(id(value) in self._dependent for value in _tensors((args, kwargs)))
+        if depends and name in CONDITIONS:
+            operands = args if isinstance(args[0], Tensor) else args[::-1]
+            self.met.append(CONDITIONS[name](*operands, **kwargs))
+        result = func(*args, **kwargs)
+        if depends:
+            changed = (args[0],) if name == "setitem" or name.endswith("_") else ()
+            for tensor in _tensors((result, changed)):
+                self._dependent[id(tensor)] = tensor
+        return result
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in tree_iter(values) if isinstance(value, Tensor))
+
+
+def kink_finder(f: Callable[[Tensor], Tensor], points: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Prepare to find the points at which a call of a function meets its kink exactly.
+
+    What meets it at a random place as well does so by construction (a padded zero, the diagonal
+    of a comparison with the transpose), and is no kink.
+
+    Args:
+        f: Maps one point (n,) to a tensor.
+        points: Some points, (P, n).
+
+    Returns:
+        A function from points (B, n) to flags, bool (B,); None where no call has a kink.
+    """
+    generator = torch.Generator().manual_seed(0)
+    try:
+        always = _watched(f, beside(points[0], points, generator))
+    except Exception:  # beside the grid the function may raise
+        always = []
+    if not any(_watched(f, point) for point in points):
+        return None
+
+    def flag(point: Tensor) -> Tensor:
+        met = _watched(f, point)
+        same = [one.shape for one in met] == [one.shape for one in always]
+        kinks = [one & ~other for one, other in zip(met, always, strict=True)] if same else met
+        flags = [kink.any() for kink in kinks]
+        return torch.stack(flags).any() if flags else torch.zeros((), dtype=torch.bool)
+
+    def find(points: Tensor) -> Tensor:
+        try:
+            return torch.func.vmap(flag)(points).to(points.device)
+        except Exception:  # what branches on its input can only be watched point by point
+            return torch.stack([flag(point) for point in points]).to(points.device)
+
+    return find
+
+
+def _watched(f: Callable[[Tensor], Tensor], point: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        x = point.clone()
+        with Watch(x) as watch:
+            f(x)
+        met: list[Tensor] = watch.met
+    return met

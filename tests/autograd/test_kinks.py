@@ -1,0 +1,92 @@
+"""Points that lie exactly on a kink are flagged, others are not."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+import pipeline
+from pipeline.autograd.evaluator import NONFINITE, NONSMOOTH, OK
+from pipeline.autograd.kinks import kink_finder
+
+POINTS = torch.tensor(
+    [[0.0, 1.0, 2.0], [1.0, 1.0, 2.0], [0.3, 0.4, 0.7], [0.5, -0.5, 0.1], [3.0, 6.0, -3.0]],
+    dtype=torch.float64,
+)
+ZERO = torch.zeros(3, dtype=torch.float64)
+
+
+def padded(x):
+    y = torch.zeros(5, dtype=x.dtype)
+    y[:3] = x
+    return y.abs().sum()
+
+
+KINKS = {
+    "abs": (lambda x: x.abs().sum(), [1, 0, 0, 0, 0]),
+    "abs_operator": (lambda x: abs(x - 1).sum(), [1, 1, 0, 0, 0]),
+    "in_place": (lambda x: x.clone().abs_().sum(), [1, 0, 0, 0, 0]),
+    "module": (torch.nn.ReLU(), [1, 0, 0, 0, 0]),
+    "relu6": (functional.relu6, [1, 0, 0, 0, 1]),
+    "hardswish": (functional.hardswish, [0, 0, 0, 0, 1]),
+    "softshrink": (functional.softshrink, [0, 0, 0, 1, 0]),
+    "hardshrink": (lambda x: functional.hardshrink(x, 0.3), [0, 0, 1, 0, 0]),
+    "max": (lambda x: x.max(), [0, 1, 0, 0, 0]),
+    "max_along": (lambda x: x.max(dim=0).values, [0, 1, 0, 0, 0]),
+    "sort": (lambda x: x.sort().values[1], [0, 1, 0, 0, 0]),
+    "maximum": (lambda x: torch.maximum(x[:1], x[1:2]).sum(), [0, 1, 0, 0, 0]),
+    "where": (lambda x: torch.where(x > 0.3, x, x**2).sum(), [0, 0, 1, 0, 0]),
+    "isolated": (lambda x: torch.where(x == 0, 1.0, x.sin() / x).sum(), [1, 0, 0, 0, 0]),
+    "branch": (lambda x: x.sum() if x[0] > 0.5 else x.prod(), [0, 0, 0, 1, 0]),
+    "clamp": (lambda x: x.clamp(0.4, 1).sum(), [1, 1, 1, 0, 0]),
+    "clamp_by_name": (lambda x: torch.clamp(x, max=2).sum(), [1, 1, 0, 0, 0]),
+    "floor": (lambda x: (2 * x).floor().sum(), [1, 1, 0, 1, 1]),
+    "modulo": (lambda x: (x % 1.5).sum(), [1, 0, 0, 0, 1]),
+    "norm": (lambda x: (x[:2] - x[1:2]).norm(), [0, 1, 0, 0, 0]),
+    "linalg_norm": (lambda x: torch.linalg.vector_norm(x[:2] - x[1:2]), [0, 1, 0, 0, 0]),
+    "norm_1": (lambda x: x.norm(p=1), [1, 0, 0, 0, 0]),
+    "eigenvalues": (lambda x: torch.linalg.eigvalsh(torch.diag(x))[0], [0, 1, 0, 0, 0]),
+    "singular": (lambda x: torch.linalg.svdvals(torch.diag(x))[0], [0, 1, 0, 1, 1]),
+    "huber": (lambda x: functional.huber_loss(x, ZERO, delta=0.5), [0, 0, 0, 1, 0]),
+    "padded": (padded, [1, 0, 0, 0, 0]),
+    "with_itself": (lambda x: torch.maximum(x, x.flip(0)).sum(), [0, 0, 0, 0, 0]),
+}
+SMOOTH = {
+    "polynomial": lambda x: (x**3).sum(),
+    "softmax": lambda x: torch.softmax(x, 0),
+    "mask": lambda x: (torch.outer(x, x) * (torch.arange(3)[:, None] > torch.arange(3))).sum(),
+    "triangle": lambda x: torch.triu(torch.outer(x, x)).sum(),
+    "constant": lambda x: x.sum() * torch.tensor([-1.0, 0.0]).abs().sum(),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_kinks_are_found(name):
+    f, expected = KINKS[name]
+    find = kink_finder(f, POINTS)
+    assert find(POINTS).int().tolist() == expected
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_smooth_function_is_not_watched(name):
+    assert kink_finder(SMOOTH[name], POINTS) is None
+
+
+@pytest.mark.parametrize("route", ["vmap", "loop"])
+def test_the_status_tells(route):
+    def f(x):
+        return (x[0].abs() + x[1] ** 2) * x[2].sqrt()
+
+    result = pipeline.evaluate(f, POINTS, "gradient", route=route)
+    assert result.status.tolist() == [NONSMOOTH, OK, OK, OK, NONFINITE]
+    assert pipeline.evaluate(f, POINTS, "value").status.tolist() == [OK, OK, OK, OK, NONFINITE]
+
+
+def test_the_summary_counts_them(cli, tmp_path):
+    (tmp_path / "kinked.py").write_text(
+        "from pipeline import Function, hookimpl\n\n"
+        "def build():\n    return lambda x: x.abs().sum()\n\n"
+        "@hookimpl\ndef pipeline_functions():\n    return [Function('kinked', build, n=2)]\n"
+    )
+    done = cli("function=kinked", "plugins=[./kinked.py]", "grid.count=5")
+    assert done.returncode == 0, done.stderr
+    assert "on a kink of the function at 9 points" in done.stdout
