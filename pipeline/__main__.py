@@ -25,9 +25,14 @@ def _wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the process, then run: also what the command `pipeline` calls."""
     _wait_without_spinning()
     _installed_packages_first()
-    from pipeline.cli import main
+    from pipeline.cli import main as command_line
 
+    command_line()
+
+
+if __name__ == "__main__":
     main()

@@ -17,7 +17,8 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.planner import Asked, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
-from pipeline.function import BoundFunction, Function, bind_function, source_digest
+from pipeline.fingerprint import callable_digest
+from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options
@@ -175,7 +176,7 @@ def run(
         The results, opened.
     """
     names = _names(operators)
-    bound, grid, options = _bind(function, points, keywords)
+    bound, grid, options = _bind(function, points, keywords, stored=True)
     job = Job(
         name="_".join(names),
         operators=names,
@@ -206,7 +207,7 @@ def _ask(
 
 
 def _bind(
-    function: Differentiable, points: Any, keywords: Keywords
+    function: Differentiable, points: Any, keywords: Keywords, stored: bool = False
 ) -> tuple[BoundFunction, Grid, Options]:
     grid, options = _grid(points), _options(points, keywords)
     if isinstance(function, str):
@@ -225,21 +226,20 @@ def _bind(
         raise ConfigurationError(
             ["parameters belong to a plugin's function; bind your own with functools.partial"]
         )
-    return _bind_callable(function, grid, options), grid, options
+    return _bind_callable(function, grid, options, stored), grid, options
 
 
-def _bind_callable(f: Callable[[Tensor], Tensor], grid: Grid, options: Options) -> BoundFunction:
-    """A record for a bare callable; its values at the probe points stand for all that it closes over."""
+def _bind_callable(
+    f: Callable[[Tensor], Tensor], grid: Grid, options: Options, stored: bool
+) -> BoundFunction:
+    """A record for a bare callable; where it is stored, a digest of all that it refers to."""
     name = getattr(f, "__name__", type(f).__name__).strip("<>")
     points = _probe_points(grid, options)
     seen = probe(f, points, None, name)
-    with torch.no_grad():
-        values = [
-            f"{value:.6g}" for point in seen.points for value in f(point).reshape(-1).tolist()
-        ]
     record = Function(name, build=lambda: f, n=grid.n, output_shape=seen.output_shape)
-    fingerprint = source_digest(f if hasattr(f, "__code__") else type(f)) + " " + " ".join(values)
-    return BoundFunction(record, {}, grid.n, seen.output_shape, fingerprint)
+    return BoundFunction(
+        record, {}, grid.n, seen.output_shape, callable_digest(f) if stored else ""
+    )
 
 
 def _grid(points: Any) -> Grid:

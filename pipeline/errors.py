@@ -46,6 +46,10 @@ class StoreError(PipelineError):
     """A result that cannot be written or read."""
 
 
+class MissingShardsError(StoreError):
+    """A result some of whose shards are gone."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Name the known words closest to `word`, as the end of an error message.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, FunctionError
+from pipeline.fingerprint import source_digest
 from pipeline.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
@@ -232,22 +230,3 @@ class GridKind:
     def check(self) -> None:
         """Read everything that can be wrong in the record itself: the types of its options."""
         _ = self.options
-
-
-def source_digest(build: Callable[..., Any]) -> str:
-    """SHA-256 of the source file that defines a callable, or of its own source in a notebook.
-
-    Args:
-        build: Any Python callable.
-
-    Returns:
-        Hexadecimal digest.
-    """
-    path = inspect.getsourcefile(inspect.unwrap(build))
-    if path is not None and Path(path).is_file():
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    try:
-        text = inspect.getsource(build)
-    except OSError:
-        text = repr(build)
-    return hashlib.sha256(text.encode()).hexdigest()

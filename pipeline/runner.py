@@ -18,13 +18,14 @@ from torch import Tensor
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.planner import Asked, prepare, probe_indices
-from pipeline.errors import StoreError
+from pipeline.errors import DisagreementError, MissingShardsError, StoreError
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Options, RunInfo, ShardInfo, Summary
 from pipeline.plan import RunPlan, Work
 from pipeline.provenance import collect
 from pipeline.store.background import BackgroundWriter
+from pipeline.store.integrity import require_own_shards
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
 from pipeline.store.run_directory import shard_ranges
@@ -51,7 +52,7 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     began = time.monotonic()
     work = Work(job, function, grid)
     plan = work.existing_plan()
-    if plan is not None and work.directory.result.is_file():
+    if plan is not None and _is_complete(work):
         return _summarise(work, 0, began)
     work.directory.make()
     with _logged(work.directory.path / "pipeline.log"):
@@ -64,6 +65,26 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
         summary = _summarise(work, computed, began)
         notify(hook.pipeline_run_finished, run=execution.info, summary=summary)
     return summary
+
+
+def _is_complete(work: Work) -> bool:
+    """Tell whether there is nothing left to do; a result that has lost shards is taken apart."""
+    if not work.directory.result.is_file():
+        return False
+    try:
+        with open_results(work.directory.result) as results:
+            disagreements = json.loads(str(results.certificate.get("disagreements", "[]")))
+    except MissingShardsError as error:
+        log.warning("%s: what is missing is computed again", error)
+        work.directory.result.unlink()
+        return False
+    if disagreements and work.job.options.on_disagreement == "error":
+        listed = "\n".join(f"  - {reason}" for reason in disagreements)
+        raise DisagreementError(
+            f"{work.directory.result} was computed with on_disagreement=warn although its oracles "
+            f"disagree:\n{listed}\non_disagreement=warn accepts it"
+        )
+    return True
 
 
 def explain(job: Job, function: BoundFunction, grid: Grid) -> str:
@@ -154,6 +175,7 @@ class Execution:
             evaluator = prepare_run(work, plan)
         ranges = shard_ranges(plan.points, plan.shard_rows)
         done = work.directory.finished_shards()
+        require_own_shards(work.directory, plan.run_id, ranges)
         info = RunInfo(
             run_id=plan.run_id,
             directory=work.directory.path,

@@ -116,7 +116,7 @@ def parse_bytes(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmgt]?)i?b?", text.strip().lower())
     if match is None:
         raise ConfigurationError([f"memory: expected a size such as 8GiB, got {text!r}"])
     return int(float(match[1]) * 2 ** UNITS[match[2]])

@@ -7,7 +7,7 @@ from conftest import MINE
 
 import pipeline
 from pipeline import results
-from pipeline.errors import StoreError
+from pipeline.errors import DisagreementError, StoreError
 from pipeline.store.integrity import check_file
 
 
@@ -100,3 +100,52 @@ def test_a_spoiled_shard_does_not_become_a_result(run, compute):
     shards(run)[1].unlink()
     compute()
     assert results.main(["verify", str(run)]) == 0
+
+
+def test_a_lost_shard_is_computed_again(run, compute, monkeypatch):
+    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    (run / "result.h5").unlink()
+    compute()
+    shards(run)[1].unlink()
+    compute()
+    assert results.main(["verify", str(run)]) == 0
+
+
+def test_a_shard_of_another_plan_is_not_counted(run, compute):
+    (run / "result.h5").unlink()
+    first, second, _ = shards(run)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(StoreError, match=r"is in the way: expected run id, start, stop .*16, 32"):
+        compute()
+
+
+def test_what_was_let_pass_is_not_served_to_a_strict_job(tmp_path):
+    def detached(x):
+        return (x.detach() * x).sum()
+
+    points = torch.rand(10, 2, dtype=torch.float64) + 1
+    with pytest.raises(DisagreementError):
+        pipeline.run(detached, points, "gradient", output_dir=tmp_path)
+    pipeline.run(detached, points, "gradient", output_dir=tmp_path, on_disagreement="warn")
+    with pytest.raises(DisagreementError, match="computed with on_disagreement=warn"):
+        pipeline.run(detached, points, "gradient", output_dir=tmp_path)
+
+
+def test_the_same_derivative_under_two_names_is_compared(tmp_path, mine, capsys):
+    points = torch.rand(10, 2, dtype=torch.float64)
+    stored = pipeline.run(
+        "chain",
+        points,
+        ["hessian", "derivative"],
+        order=2,
+        plugins=[str(mine)],
+        output_dir=tmp_path,
+    )
+    stored.close()
+    spoil(stored.path, "hessian", slice(None), 7.0)
+    (fault,) = check_file(stored.path)
+    with h5py.File(stored.path, "r+") as file:
+        del file["checksums/hessian"]
+        file["checksums/hessian"] = fault.split("got ")[1]
+    assert results.main(["verify", str(stored.path)]) == 1
+    assert "hessian differs from derivative_2" in capsys.readouterr().err

@@ -223,7 +223,7 @@ class Evaluator:
                     f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
                 ) from error
             return self._failed(points, error)
-        status = _status(datasets)
+        status = _status({"x": points, **datasets})
         if self._calls.kinks is not None:
             status[self._calls.kinks(points) & (status == OK)] = NONSMOOTH
         return Evaluated(datasets, status, {})

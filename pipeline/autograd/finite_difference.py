@@ -169,5 +169,5 @@ def _verdict(automatic: float, estimate: Estimate, value: float) -> tuple[float,
     if not size < float("inf") or not estimate.error <= 1e-2 * size + floor:
         return None
     difference = abs(automatic - estimate.value)
-    disagrees = difference > 10 * estimate.error + 1e-4 * size + floor
+    disagrees = difference > 10 * estimate.error + 1e-6 * size + floor
     return (difference / max(size, floor) if difference > 0 else 0.0), disagrees

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.errors import GridError
+
 
 class Grid(ABC):
     """N points of n inputs, computed only where asked.
@@ -58,8 +60,16 @@ class Grid(ABC):
 
         Raises:
             TypeError: The index is not a slice of step 1.
+            GridError: The grid gives something else.
         """
         if not isinstance(index, slice) or index.step not in (None, 1):
             raise TypeError(f"a grid takes slices start:stop of step 1, got {index!r}")
         start, stop, _ = index.indices(len(self))
-        return self.rows(start, max(start, stop)).to(torch.float64)
+        stop = max(start, stop)
+        points = self.rows(start, stop).to(torch.float64)
+        if points.shape != (stop - start, self.n):
+            raise GridError(
+                f"grid {type(self).__name__} has to give points of shape {(stop - start, self.n)} for "
+                f"[{start}:{stop}], got {tuple(points.shape)}; correct its rows()"
+            )
+        return points

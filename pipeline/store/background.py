@@ -15,6 +15,10 @@ from pipeline.store.shard import ShardWriter
 Label = TypeVar("Label")
 
 
+class _DroppedError(Exception):
+    """The open shard is not wanted any more."""
+
+
 class BackgroundWriter(Generic[Label]):
     """Does to shards what it is told, in that order; whatever fails is raised at the next call.
 
@@ -101,4 +105,5 @@ class BackgroundWriter(Generic[Label]):
 
     def _abandon(self, *error: Any) -> None:
         if any(error):
-            self._shard.__exit__(*error)
+            # whatever the caller's error is, the store need not interpret it
+            self._shard.__exit__(_DroppedError, _DroppedError(), None)

@@ -42,7 +42,7 @@ def committed(final: Path) -> Iterator[Path]:
         _link(temporary, final)
         temporary.unlink(missing_ok=True)
         _sync(final.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises the latter for a full disk, at close
         raise StoreError(
             f"cannot write {final}: {error}; finished shards are safe: make room or mend the cause, "
             "then run the same command again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.store.layout import read_group
 from pipeline.store.reader import Results, open_checked
+from pipeline.store.run_directory import RunDirectory
 
 BLOCK = 16 << 20  # bytes read at a time
 
@@ -51,6 +53,31 @@ def check_file(path: Path) -> list[str]:
     except (StoreError, OSError, KeyError) as error:
         faults.append(f"{path.name} cannot be read: {error}")
     return faults
+
+
+def require_own_shards(
+    directory: RunDirectory, run_id: str, ranges: Sequence[tuple[int, int]]
+) -> None:
+    """Refuse shards that are there but belong to another plan: by name alone they would count.
+
+    Args:
+        directory: Of the run.
+        run_id: Of the run.
+        ranges: start, stop of every shard.
+
+    Raises:
+        StoreError: A shard holds other points, or those of another run, or cannot be read.
+    """
+    for index in sorted(directory.finished_shards()):
+        path = directory.shard(index)
+        expected = (run_id, *ranges[index]) if index < len(ranges) else None
+        with open_checked(path) as file:
+            found = (str(file.attrs["run_id"]), int(file.attrs["start"]), int(file.attrs["stop"]))
+        if found != expected:
+            raise StoreError(
+                f"{path} is in the way: expected run id, start, stop {expected}, got {found}; "
+                "remove it and run the same command again"
+            )
 
 
 def _checksum(dataset: h5py.Dataset) -> int:

@@ -12,13 +12,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError, nearest
+from pipeline.errors import MissingShardsError, StoreError, nearest
 from pipeline.store.layout import GROUPS, SCHEMA, STATUS, read_group
 from pipeline.store.run_directory import PLAN, RESULT, SHARDS
 
 if TYPE_CHECKING:
     import torch
     import xarray
+
+MOST_OPEN = 100  # files that stay open between reads
 
 
 class Piece:
@@ -33,6 +35,11 @@ class Piece:
         if self._file is None:
             self._file = open_checked(self.path)
         return self._file
+
+    def rest(self, pieces: int) -> None:
+        """Close the file where there are so many that they cannot all stay open."""
+        if pieces > MOST_OPEN:
+            self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -113,6 +120,7 @@ class StoredArray:
                 break
             source = np.s_[low - piece.start : high - piece.start]
             piece.file()[self.name].read_direct(block, source, np.s_[low - start : high - start])
+            piece.rest(len(self._pieces))
             done = high
         if done < stop:
             raise StoreError(
@@ -212,10 +220,11 @@ class Results:
         Returns:
             The number.
         """
-        return sum(
-            int(np.count_nonzero(piece.file()["status"][()] == STATUS[status]))
-            for piece in self._pieces
-        )
+        total = 0
+        for piece in self._pieces:
+            total += int(np.count_nonzero(piece.file()["status"][()] == STATUS[status]))
+            piece.rest(len(self._pieces))
+        return total
 
     def batches(self, rows: int, names: Sequence[str] = ()) -> Iterator[dict[str, torch.Tensor]]:
         """Read everything in order, a batch at a time.
@@ -344,7 +353,7 @@ def _virtual_parts(file: h5py.File, path: Path) -> list[Path]:
     parts = [path.parent / source.file_name for source in file["status"].virtual_sources()]
     lost = [part.name for part in parts if not part.is_file()]
     if lost:
-        raise StoreError(
+        raise MissingShardsError(
             f"{path} needs its shards, and {len(lost)} of {len(parts)} are missing ({', '.join(lost[:3])}…); "
             "keep result.h5 and shards/ together, or run the same command again"
         )
@@ -357,7 +366,10 @@ def _open_directory(path: Path) -> Results:
     shards = sorted((path / SHARDS).glob("shard-*.h5"))
     if not shards:
         raise StoreError(f"{path}: expected result.h5 or shards of a run, found neither")
-    points = int(json.loads((path / PLAN).read_text())["points"])
+    try:
+        points = int(json.loads((path / PLAN).read_text())["points"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: the plan of the run cannot be read: {error}") from error
     return Results(path, points, _pieces(shards))
 
 

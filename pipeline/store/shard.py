@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import StoreError
 from pipeline.store.commit import committed
 from pipeline.store.layout import (
     Layout,
@@ -54,7 +55,14 @@ class ShardWriter:
         write_group(self._file, group, entries)
 
     def seal(self) -> None:
-        """Write the checksums; nothing is appended afterwards."""
+        """Write the checksums; nothing is appended afterwards.
+
+        Raises:
+            StoreError: Fewer rows were appended than the file has.
+        """
+        expected = len(self._file["status"])
+        if self._rows != expected:
+            raise StoreError(f"a shard of {expected} points was given {self._rows}; it is not kept")
         sums = {name: f"crc32:{value:08x}" for name, value in self._checksums.items()}
         write_group(self._file, "checksums", sums)
 

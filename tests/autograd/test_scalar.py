@@ -102,6 +102,8 @@ CHOICES = {
     "where": lambda x: torch.where(x > 0.4, x**2, x.sin()),
     "where_number": lambda x: torch.where(x > x.flip(0), x**2, 0.0),
     "where_and": lambda x: torch.where((x > 0) & (x < 1) | ~(x != 2), x * x, -x),
+    "where_bool": lambda x: torch.where(x.bool(), x.sin() / torch.where(x == 0, 1.0, x), 1.0),
+    "where_bool_sign": lambda x: torch.where((x - 0.5).relu().bool(), x**2, x.sin()),
     "where_sqrt": lambda x: torch.where(x > 0, x, 1.0).sqrt(),
     "guarded_badly": lambda x: torch.where(x > 0, x.sqrt(), 0.0),
     "clamp": lambda x: x.clamp(0.2, 1.5) ** 2,

@@ -71,6 +71,8 @@ def elementwise(dag: Dag, name: str, *args: Any) -> Entries:
     if numbers:
         entries = [as_numbers(dag, entry) for entry in entries]
     elif name == "where":
+        if not entries[0].mask:
+            raise RefusedError("it chooses by numbers, not by truth values")
         entries = [entries[0], *(as_numbers(dag, entry) for entry in entries[1:])]
     elif name != "stop" and not all(entry.mask for entry in entries):
         raise RefusedError(f"it applies {name} to numbers")

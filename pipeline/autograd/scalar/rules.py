@@ -187,7 +187,10 @@ def _added(multiply: Rule) -> Rule:
 
 def _same(dag: Dag, x: Entries, **options: Any) -> Entries:
     """A copy of another layout or dtype; the dtype of the result is checked where it is used."""
-    return as_numbers(dag, x) if options.get("dtype") not in (None, torch.bool) else x
+    dtype = options.get("dtype")
+    if dtype == torch.bool:
+        return x if x.mask else elementwise(dag, "ne", x, 0.0)
+    return x if dtype is None else as_numbers(dag, x)
 
 
 RULES: dict[str, Rule] = {

@@ -1,0 +1,162 @@
+"""What a callable computes, as a digest: its code, and every value that the code refers to."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import pickle
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from pipeline.errors import ConfigurationError
+
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+
+
+def source_digest(build: Callable[..., Any]) -> str:
+    """SHA-256 of the source file that defines a callable, and of the user's modules beside it.
+
+    Args:
+        build: Any Python callable.
+
+    Returns:
+        Hexadecimal digest; of the code itself where there is no file, as in a notebook.
+    """
+    while isinstance(build, functools.partial):
+        build = build.func
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(build))
+    except TypeError:  # built into torch or Python
+        path = None
+    if path is None or not Path(path).is_file():
+        return callable_digest(build)
+    files = {Path(path).resolve()}
+    if "." not in getattr(build, "__module__", "."):
+        files |= _modules_beside(Path(path).resolve().parent)
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _modules_beside(folder: Path) -> set[Path]:
+    """Source files of the modules that were imported from a folder: a plugin may use them."""
+    loaded = [module for name, module in list(sys.modules.items()) if name != "__main__"]
+    files = (getattr(module, "__file__", None) for module in loaded)
+    paths = (Path(file) for file in files if file and file.endswith(".py"))
+    return {path.resolve() for path in paths if path.parent == folder and path.is_file()}
+
+
+def callable_digest(f: Callable[..., Any]) -> str:
+    """SHA-256 of the code of a callable and of all values that it refers to.
+
+    Args:
+        f: A function, a method, a partial, a module of torch, or an object with `__call__`.
+
+    Returns:
+        Hexadecimal digest.
+
+    Raises:
+        ConfigurationError: It refers to something whose value cannot be told.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(f, {}):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    if isinstance(value, str | bytes | int | float | complex | bool | None | CodeType):
+        yield from _code(value, seen) if isinstance(value, CodeType) else _plain(value)
+    elif id(value) in seen:
+        yield b"again"
+    else:
+        seen[id(value)] = value  # kept alive, so that no id is used again
+        yield type(value).__qualname__.encode()
+        yield from _inside(value, seen)
+
+
+def _plain(value: object) -> Iterator[bytes]:
+    yield f"{type(value).__name__} {value!r};".encode()
+
+
+def _inside(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    for kind, parts in KINDS:
+        if isinstance(value, kind):
+            yield from parts(value, seen)
+            return
+    if hasattr(value, "detach") and hasattr(value, "numpy"):
+        array = value.detach().cpu().contiguous()
+        yield f"{array.dtype} {tuple(array.shape)}".encode() + array.numpy().tobytes()
+    elif hasattr(value, "state_dict"):
+        yield from _function(type(value).forward, seen)
+        yield from _parts((dict(value.state_dict()), dict(vars(value))), seen)
+    else:
+        yield _pickled(value)
+        call: Any = vars(type(value)).get("__call__")
+        if isinstance(call, FunctionType):
+            yield from _function(call, seen)
+
+
+def _mapping(value: Mapping[Any, Any], seen: dict[int, Any]) -> Iterator[bytes]:
+    for key, entry in value.items():
+        yield from (*_parts(key, seen), *_parts(entry, seen))
+
+
+def _sequence(value: Sequence[Any], seen: dict[int, Any]) -> Iterator[bytes]:
+    for entry in value:
+        yield from _parts(entry, seen)
+
+
+def _name(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    yield f"{getattr(value, '__module__', '')} {value.__name__}".encode()
+
+
+def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
+    if f.__code__.co_filename.startswith(INSTALLED):  # versions stand in the provenance
+        yield f"{f.__module__}.{f.__qualname__}".encode()
+        return
+    yield from _code(f.__code__, seen)
+    cells = [cell.cell_contents for cell in f.__closure__ or ()]
+    yield from _parts((f.__defaults__, f.__kwdefaults__, cells), seen)
+    for name in _names(f.__code__):
+        if name in f.__globals__:
+            yield name.encode()
+            yield from _parts(f.__globals__[name], seen)
+
+
+KINDS: tuple[tuple[Any, Callable[[Any, dict[int, Any]], Iterator[bytes]]], ...] = (
+    (Mapping, _mapping),
+    ((list, tuple), _sequence),
+    ((set, frozenset), lambda value, seen: _sequence(sorted(value, key=repr), seen)),
+    (FunctionType, _function),
+    (functools.partial, lambda f, seen: _parts((f.func, f.args, f.keywords), seen)),
+    (MethodType, lambda f, seen: _parts((f.__func__, f.__self__), seen)),
+    ((BuiltinFunctionType, ModuleType, type), _name),
+)
+
+
+def _names(code: CodeType) -> list[str]:
+    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return sorted({*code.co_names, *(name for inner in nested for name in _names(inner))})
+
+
+def _code(code: CodeType, seen: dict[int, Any]) -> Iterator[bytes]:
+    yield code.co_code + repr((code.co_names, code.co_varnames)).encode()
+    yield from _parts(list(code.co_consts), seen)
+
+
+def _pickled(value: object) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # objects refuse in their own ways
+        raise ConfigurationError(
+            [
+                f"the function refers to a {type(value).__name__} whose value cannot be told "
+                f"({error}), so that its results could not be told from others; "
+                "use pipeline.evaluate, or a plugin"
+            ]
+        ) from error
