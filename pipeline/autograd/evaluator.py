@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from torch import Tensor
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import MemoryBudgetError, PipelineError
 
+log = logging.getLogger(__name__)
 OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
 
 
@@ -210,18 +213,17 @@ class Evaluator:
         Raises:
             MemoryBudgetError: Not even one point fits into memory.
         """
-        try:
-            datasets = self._bare(points)
-        except (
-            Exception
-        ) as error:  # the user's function may raise anything at a point of its own choice
-            if len(points) > 1:
-                middle = len(points) // 2
-                return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
-            if _out_of_memory(error):
-                raise MemoryBudgetError(
-                    f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
-                ) from error
+        datasets, error = self._attempt(points)
+        if error is not None and len(points) > 1:
+            middle = len(points) // 2
+            return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
+        if error is not None and _out_of_memory(error):
+            raise MemoryBudgetError(
+                f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
+            ) from error
+        if error is not None:
+            datasets, error = self._by_reference(points)
+        if error is not None:
             return self._failed(points, error)
         status = _status({"x": points, **datasets})
         if self._calls.kinks is not None:
@@ -235,6 +237,24 @@ class Evaluator:
             levels = self._calls.evaluate(points)
         by_order = dict(zip(self._request.orders, levels, strict=True))
         return {operator.name: by_order[operator.order] for operator in self.operators}
+
+    def _attempt(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
+        try:
+            return self._bare(points), None
+        except (
+            Exception
+        ) as error:  # the user's function may raise anything at a point of its own choice
+            return {}, error.with_traceback(None)  # which would keep the tensors of the batch alive
+
+    def _by_reference(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
+        """Ask the reference about a point at which the route raised: it may be the route's own fault."""
+        try:
+            levels = derivatives(self._request.f, points[0], self._request.order)
+        except Exception as error:  # the user's function may raise anything
+            return {}, error.with_traceback(None)
+        named = {operator.name: levels[operator.order][None] for operator in self.operators}
+        log.warning("route %s raised at a point where the reference does not", self.plan.route)
+        return named, None
 
     def _failed(self, points: Tensor, error: Exception) -> Evaluated:
         datasets = {

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -292,3 +293,17 @@ def test_symmetry_residual():
     level = torch.tensor([[[1.0, 2.0], [2.5, 4.0]]])
     assert symmetry_residual(level, 2) == pytest.approx(0.125)
     assert symmetry_residual(level, 1) is None
+
+
+def test_a_fault_of_the_route_alone_is_not_the_functions(caplog):
+    evaluator = plan(lambda x: (x**3).sum(), "gradient")
+    broken = replace(evaluator._calls, evaluate=_raise)
+    evaluator._calls = broken
+    found = evaluator.guarded(POINTS)
+    assert found.status.tolist() == [OK] * len(POINTS)
+    torch.testing.assert_close(found.datasets["gradient"], 3 * POINTS**2)
+    assert "raised at a point where the reference does not" in caplog.text
+
+
+def _raise(points):
+    raise RuntimeError("a driver's error")
