@@ -20,6 +20,7 @@ from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import RunDirectory
 
 SHARD_BYTES, SHARD_SECONDS = 64 << 20, 300.0
+LONGEST_AXES = 100_000  # points on all axes together that a file still holds
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ class Work:
             "created": time,
             "history": f"{time} {command}",
         }
+
+    def described_grid(self) -> dict[str, Any]:
+        """What a file says of the grid: its spec, and the axes of a product grid."""
+        axes = (self.grid.axes if sum(self.grid.shape) <= LONGEST_AXES else None) or ()
+        spec = {"spec_json": json.dumps(dict(self.grid.spec), sort_keys=True)}
+        return spec | {f"axis_{column}": axis.numpy() for column, axis in enumerate(axes, 1)}
 
     def existing_plan(self) -> RunPlan | None:
         """Read the plan of this run, if it has begun.

@@ -237,6 +237,7 @@ class Execution:
             self._announce(writer)
         evidence = _entries(self.evaluator.certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
+        writer.call(methodcaller("describe", "grid", self.work.described_grid()))
         writer.call(methodcaller("describe", "provenance", self._provenance(failures)))
         writer.commit(_Finished(index, start, stop, path, began, failures))
 

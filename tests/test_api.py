@@ -9,6 +9,7 @@ import torch
 
 import pipeline
 from pipeline.errors import ConfigurationError, MemoryBudgetError
+from pipeline.grids.product import Axis, ProductGrid
 
 X = torch.tensor([[0.3, -0.8], [1.0, 1.0], [-1.2, 1.0]], dtype=torch.float64)
 
@@ -135,3 +136,12 @@ def test_what_a_closure_holds_makes_another_run(tmp_path):
             assert np.allclose(results.gradient[:], scale * 3 * X.numpy() ** 2)
             paths.add(results.path)
     assert len(paths) == 2
+
+
+@pytest.mark.parametrize("shard_rows", [None, 3])
+def test_a_result_knows_the_axes_of_its_grid(tmp_path, shard_rows):
+    grid = ProductGrid((Axis(0.0, 1.0, 3), Axis(-1.0, 1.0, 4)))
+    stored = pipeline.run("rosenbrock", grid, "value", output_dir=tmp_path, shard_rows=shard_rows)
+    assert [axis.tolist() for axis in stored.axes] == [axis.tolist() for axis in grid.axes]
+    scattered = pipeline.run("rosenbrock", torch.ones(2, 2).double(), output_dir=tmp_path)
+    assert scattered.axes == ()

@@ -45,6 +45,11 @@ class Grid(ABC):
         """
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes of a product grid; (N,) for other grids."""
+        return (len(self),)
+
+    @property
     def axes(self) -> tuple[Tensor, ...] | None:
         """The axes of a product grid, first one slowest; None for other grids."""
         return None

@@ -110,7 +110,12 @@ class ProductGrid(Grid):
 
     def __len__(self) -> int:
         """Product of the lengths of the axes."""
-        return math.prod(axis.count for axis in self.parts)
+        return math.prod(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return tuple(axis.count for axis in self.parts)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -118,7 +123,7 @@ class ProductGrid(Grid):
         return {
             "name": "linspace",
             "n": self.n,
-            "count": [axis.count for axis in self.parts],
+            "count": list(self.shape),
             "lower": [axis.lower for axis in self.parts],
             "upper": [axis.upper for axis in self.parts],
             "spacing": [axis.spacing for axis in self.parts],

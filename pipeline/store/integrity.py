@@ -11,8 +11,9 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import read_group
-from pipeline.store.reader import Results, open_checked
+from pipeline.store.reader import Results
 from pipeline.store.run_directory import RunDirectory
+from pipeline.store.trust import open_checked
 
 BLOCK = 16 << 20  # bytes read at a time
 

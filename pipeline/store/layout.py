@@ -13,7 +13,7 @@ import numpy as np
 SCHEMA = "pipeline-derivatives/1"
 STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
-GROUPS = ("provenance", "certificate", "checksums")
+GROUPS = ("provenance", "certificate", "grid", "checksums")
 ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
@@ -183,7 +183,7 @@ def write_group(file: h5py.File, name: str, entries: Mapping[str, Any]) -> None:
     Args:
         file: A file that is open for writing.
         name: Name of the group.
-        entries: Texts and numbers.
+        entries: Texts, numbers and arrays.
     """
     group = file.require_group(name)
     for key, value in entries.items():
@@ -201,10 +201,10 @@ def read_group(file: h5py.File, name: str) -> dict[str, Any]:
         name: Name of the group.
 
     Returns:
-        Texts and numbers by name.
+        Texts, numbers and arrays by name; nothing where there is no such group.
     """
-    entries = {}
-    for key, stored in file[name].items():
+    entries: dict[str, Any] = {}
+    for key, stored in file.get(name, {}).items():
         value = stored[()]
         entries[key] = (
             value.decode()

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MissingShardsError, StoreError, nearest
-from pipeline.store.layout import GROUPS, SCHEMA, STATUS, read_group
+from pipeline.store.layout import STATUS, read_group
 from pipeline.store.run_directory import PLAN, RESULT, SHARDS
+from pipeline.store.trust import open_checked
 
 if TYPE_CHECKING:
     import torch
@@ -198,6 +199,12 @@ class Results:
         """Where the numbers come from."""
         return read_group(self._pieces[0].file(), "provenance")
 
+    @property
+    def axes(self) -> tuple[NDArray[np.float64], ...]:
+        """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
+        grid = read_group(self._pieces[0].file(), "grid")
+        return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
+
     def missing(self) -> list[tuple[int, int]]:
         """Ranges of points that have not been computed.
 
@@ -305,46 +312,6 @@ def open_results(path: str | Path) -> Results:
     whole = Piece(place, 0, stop - start)
     file.close()
     return Results(place, stop - start, _pieces(parts) if parts else [whole])
-
-
-def open_checked(path: Path) -> h5py.File:
-    """Open a file of this schema that refers to nothing outside its own directory.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The open file.
-
-    Raises:
-        StoreError: It cannot be read, has another schema, or refers to foreign files.
-    """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be opened: {error}") from error
-    schema = file.attrs.get("schema")
-    if schema != SCHEMA:
-        raise StoreError(f"{path}: expected a file of schema {SCHEMA!r}, got {schema!r}")
-    for group in (file, *(file[name] for name in GROUPS if name in file)):
-        for name in group:
-            _require_own(group, name, path)
-    return file
-
-
-def _require_own(group: h5py.Group, name: str, path: Path) -> None:
-    link = group.get(name, getlink=True)
-    stored = None if isinstance(link, h5py.ExternalLink) else group[name]
-    foreign = stored is None or (isinstance(stored, h5py.Dataset) and bool(stored.external))
-    if foreign or (
-        isinstance(stored, h5py.Dataset) and stored.is_virtual and not _own_sources(stored)
-    ):
-        raise StoreError(f"{path}: {name!r} refers to another file; such files are not opened")
-
-
-def _own_sources(stored: h5py.Dataset) -> bool:
-    names = (Path(source.file_name) for source in stored.virtual_sources())
-    return all(not name.is_absolute() and name.parts[:-1] == (SHARDS,) for name in names)
 
 
 def _virtual_parts(file: h5py.File, path: Path) -> list[Path]:

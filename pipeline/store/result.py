@@ -90,4 +90,4 @@ def _length(shard: Path) -> int:
 
 def _evidence(shards: Sequence[Path]) -> dict[str, dict[str, Any]]:
     with h5py.File(shards[0]) as file:
-        return {group: read_group(file, group) for group in ("provenance", "certificate")}
+        return {group: read_group(file, group) for group in ("provenance", "certificate", "grid")}
