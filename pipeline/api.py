@@ -145,9 +145,12 @@ def evaluate(
         found = evaluator.guarded(batch)
         parts.append({"x": batch, "status": found.status, **found.datasets})
         failures.update({start + index: reason for index, reason in found.failures.items()})
+    check = evaluator.spot_check(batch, found, len(batch) // 2)
+    check.settle(options.on_disagreement, f"points {start} to {len(grid) - 1}")
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     x, status = columns.pop("x"), columns.pop("status")
-    return Evaluation(x, columns, status, failures, evaluator.certificate, plan)
+    certificate = check.added_to(evaluator.certificate)
+    return Evaluation(x, columns, status, failures, certificate, plan)
 
 
 def run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from pipeline.provenance import now
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import RunDirectory
 
+log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 64 << 20, 300.0
 LONGEST_AXES = 100_000  # points on all axes together that a file still holds
 
@@ -171,15 +173,22 @@ class Work:
                 f"{plan.run_id}; move it away or choose another output_dir="
             )
         options = self.job.options
-        for name, asked, kept in (
-            ("route", options.route, plan.route),
-            ("mode", options.mode, plan.mode),
-        ):
+        for name in ("route", "mode"):
+            asked, kept = getattr(options, name), getattr(plan, name)
             if asked not in ("auto", kept):
                 raise StoreError(
                     f"{place} was begun with {name}={kept} and keeps it, got {name}={asked}; "
                     f"leave {name}= out to go on, or compute anew with another output_dir="
                 )
+        for name, asked in (
+            ("batch", options.batch), ("chunk", options.chunk), ("shard_rows", self.job.shard_rows),
+        ):  # fmt: skip
+            kept = getattr(plan, name)
+            if asked not in (None, kept):
+                log.warning(
+                    "%s was begun with %s=%s and keeps it; %s=%s is not used",
+                    place, name, kept, name, asked,
+                )  # fmt: skip
 
     def begin(self, evaluator: Evaluator) -> RunPlan:
         """Write the plan of a new run, unless another process was first.

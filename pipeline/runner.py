@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import methodcaller
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.autograd.evaluator import Evaluator
+from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.planner import Asked, prepare, probe_indices
 from pipeline.errors import DisagreementError, MissingShardsError, StoreError
@@ -229,13 +230,21 @@ class Execution:
         path = self.work.directory.shard(index)
         layout, attrs = self.work.layout, self.work.attrs(start, stop)
         failures: dict[int, str] = {}
+        certificate = self.evaluator.certificate
+        # one row of every shard, the same one whoever computes it
+        checked = Random(f"{self.plan.run_id} {index}").randrange(start, stop)
         writer.begin(new_shard(path, layout, stop - start, attrs))
         for low in range(start, stop, self.plan.batch):
-            rows, reasons = self._batch(low, min(low + self.plan.batch, stop))
-            writer.call(methodcaller("append", rows))
-            failures.update(reasons)
+            high = min(low + self.plan.batch, stop)
+            points, found = self._batch(low, high)
+            writer.call(methodcaller("append", _rows(points, found)))
+            failures.update({low + row: reason for row, reason in found.failures.items()})
+            if low <= checked < high:
+                check = self.evaluator.spot_check(points, found, checked - low)
+                check.settle(self.work.job.options.on_disagreement, f"points {low} to {high - 1}")
+                certificate = check.added_to(certificate)
             self._announce(writer)
-        evidence = _entries(self.evaluator.certificate.record())
+        evidence = _entries(certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
         writer.call(methodcaller("describe", "grid", self.work.described_grid()))
         writer.call(methodcaller("describe", "provenance", self._provenance(failures)))
@@ -251,14 +260,12 @@ class Execution:
                     self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason
                 )
 
-    def _batch(self, start: int, stop: int) -> tuple[dict[str, Any], dict[int, str]]:
+    def _batch(self, start: int, stop: int) -> tuple[Tensor, Evaluated]:
         plan = self.evaluator.plan
         points = self.work.grid[start:stop].to(plan.device, plan.dtype)
         found = self.evaluator.guarded(points)
-        tensors = {"x": points, **found.datasets, "status": found.status}
         notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
-        rows = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
-        return rows, {start + index: reason for index, reason in found.failures.items()}
+        return points, found
 
     def _provenance(self, failures: Mapping[int, str]) -> dict[str, Any]:
         job, plan = self.work.job, self.evaluator.plan
@@ -276,8 +283,9 @@ class Execution:
         return {**collect(job.config), **facts}
 
 
-def _to_numpy(tensor: Tensor) -> Any:
-    return tensor.detach().cpu().contiguous().numpy()
+def _rows(points: Tensor, found: Evaluated) -> dict[str, Any]:
+    tensors = {"x": points, **found.datasets, "status": found.status}
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
 
 
 def _entries(record: Mapping[str, Any]) -> dict[str, Any]:

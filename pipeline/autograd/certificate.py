@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Certificate:
         finite_difference_checks: How many of these could be made.
         unchecked: What could not be checked, and why.
         disagreements: What was found and let pass by on_disagreement=warn.
+        rows_checked: Rows that were compared with the reference after they had been computed.
+        rows_error: Dataset -> their worst error, along random directions.
     """
 
     route: str
@@ -48,6 +50,8 @@ class Certificate:
     finite_difference_checks: int
     unchecked: tuple[str, ...] = ()
     disagreements: tuple[str, ...] = ()
+    rows_checked: int = 0
+    rows_error: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The certificate as plain values."""

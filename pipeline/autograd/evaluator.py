@@ -15,6 +15,7 @@ from pipeline.autograd.cost import Cost
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.errors import MemoryBudgetError, PipelineError
 
 log = logging.getLogger(__name__)
@@ -229,6 +230,24 @@ class Evaluator:
         if self._calls.kinks is not None:
             status[self._calls.kinks(points) & (status == OK)] = NONSMOOTH
         return Evaluated(datasets, status, {})
+
+    def spot_check(self, points: Tensor, found: Evaluated, row: int) -> SpotCheck:
+        """Compare a computed row with the reference; the next one where it is not finite and smooth.
+
+        Args:
+            points: (B, n) that were evaluated.
+            found: What came out.
+            row: Which of them; also the seed of the directions that are compared.
+
+        Returns:
+            The outcome; empty where no row of the batch can be compared.
+        """
+        usable = (found.status == OK).nonzero().flatten()
+        if len(usable) == 0:
+            return UNCHECKED
+        index = int(usable[min(int((usable < row).sum()), len(usable) - 1)])
+        values = {name: tensor[index] for name, tensor in found.datasets.items()}
+        return spot_check(self._request, self.operators, points[index], values, seed=row)
 
     def _bare(self, points: Tensor) -> dict[str, Tensor]:
         if len(points) == 0:

@@ -37,7 +37,7 @@ def compare_forward_with_reverse(request: Request, points: Tensor) -> ForwardMod
     Returns:
         The worst difference, relative to the sum of the sizes of its terms.
     """
-    residuals, disagreements = [0.0], []
+    residuals, disagreements = [], []
     for index, point in enumerate(points if request.order else ()):
         generator = torch.Generator().manual_seed(index)
         here = beside(point, points, generator)
@@ -55,7 +55,7 @@ def compare_forward_with_reverse(request: Request, points: Tensor) -> ForwardMod
             )
         size = float((gradient * vectors[-1]).abs().sum())
         difference = float((forward - reverse).abs())
-        if size == 0 == difference or not size < float("inf"):
+        if not size < float("inf"):
             continue
         residuals.append(difference / max(size, 1e-300))
         if not difference <= TOLERANCE * size:
@@ -63,7 +63,11 @@ def compare_forward_with_reverse(request: Request, points: Tensor) -> ForwardMod
                 f"derivative of order {request.order} near probe point {index}: forward and reverse "
                 f"mode differ by {residuals[-1]:.1e} relative"
             )
-    return ForwardMode(max(residuals), (), tuple(disagreements))
+    worst = max(residuals, default=None)
+    unchecked = (
+        () if residuals or not request.order else ("forward mode: no probe point is finite",)
+    )
+    return ForwardMode(worst, unchecked, tuple(disagreements))
 
 
 def _shapes(request: Request) -> list[tuple[int, ...]]:

@@ -132,6 +132,11 @@ def prepare(
         )
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)
+    if request.order and not checks.is_confirmed:
+        log.warning(
+            "nothing independent confirms the derivatives of function %r: %s",
+            asked.name, "; ".join(checks.unchecked[:2]),
+        )  # fmt: skip
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch
