@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.grids.base import Grid
     from pipeline.hookspecs import hookimpl
     from pipeline.store.reader import open_results
+    from pipeline.verification import verify
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "open_results",
     "prepare",
     "run",
+    "verify",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "pipeline.grids.base": ("Grid",),
     "pipeline.hookspecs": ("hookimpl",),
     "pipeline.store.reader": ("open_results",),
+    "pipeline.verification": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

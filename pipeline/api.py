@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from random import Random
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -35,7 +36,7 @@ class Keywords(TypedDict, total=False):
 
     order: int | None
     parameters: Mapping[str, Any]
-    plugins: Sequence[str]
+    plugins: str | Path | Sequence[str | Path]
     dtype: str | torch.dtype | None
     device: str | torch.device | None
     route: str
@@ -145,7 +146,7 @@ def evaluate(
         found = evaluator.guarded(batch)
         parts.append({"x": batch, "status": found.status, **found.datasets})
         failures.update({start + index: reason for index, reason in found.failures.items()})
-    check = evaluator.spot_check(batch, found, len(batch) // 2)
+    check = evaluator.spot_check(batch, found, Random(len(grid)).randrange(len(batch)))
     check.settle(options.on_disagreement, f"points {start} to {len(grid) - 1}")
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     x, status = columns.pop("x"), columns.pop("status")
@@ -186,13 +187,18 @@ def run(
         order=keywords.get("order"),
         function=bound.function.name,
         parameters=bound.parameters,
-        plugins=tuple(keywords.get("plugins", ())),
+        plugins=_plugins(keywords),
         options=options,
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
     )
-    registry = build_registry(keywords.get("plugins", ()))
+    registry = build_registry(job.plugins)
     return open_results(run_job(job, bound, grid, registry.hook).path)
+
+
+def _plugins(keywords: Keywords) -> tuple[str, ...]:
+    given = keywords.get("plugins", ())
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
 
 def _names(operators: str | Sequence[str]) -> tuple[str, ...]:
@@ -214,13 +220,16 @@ def _bind(
 ) -> tuple[BoundFunction, Grid, Options]:
     grid, options = _grid(points), _options(points, keywords)
     if isinstance(function, str):
-        function = build_registry(keywords.get("plugins", ())).function(function)
+        function, loadable = build_registry(_plugins(keywords)).function(function), True
+    else:
+        loadable = False
     given = keywords.get("parameters", {})
     if isinstance(function, Function):
         parameters, faults = bind(function.parameters, given, "parameters")
         if faults:
             raise ConfigurationError(faults)
-        return bind_function(function, parameters, grid.n), grid, options
+        bound = bind_function(function, parameters, grid.n)
+        return replace(bound, loadable=loadable), grid, options
     if not callable(function):
         raise PipelineError(
             f"function: expected a torch function, a name or a Function record, got {type(function).__name__}"
@@ -240,9 +249,8 @@ def _bind_callable(
     points = _probe_points(grid, options)
     seen = probe(f, points, None, name)
     record = Function(name, build=lambda: f, n=grid.n, output_shape=seen.output_shape)
-    return BoundFunction(
-        record, {}, grid.n, seen.output_shape, callable_digest(f) if stored else ""
-    )
+    digest = callable_digest(f) if stored else ""
+    return BoundFunction(record, {}, grid.n, seen.output_shape, digest, loadable=False)
 
 
 def _grid(points: Any) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -132,7 +133,7 @@ def _configuration_texts(cfg: DictConfig) -> dict[str, str]:
         "config.yaml": OmegaConf.to_yaml(cfg),
         "overrides.yaml": OmegaConf.to_yaml(overrides),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_config})),
-        "command": " ".join(["python -m pipeline", *overrides]),
+        "command": shlex.join(["python", "-m", "pipeline", *overrides]),
     }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -116,13 +117,33 @@ class Function:
         """Give the input size that these parameters allow."""
         if isinstance(self.n, int | AnySize):
             return self.n
-        return self.n(**parameters)
+        with self.explained("n", parameters):
+            return self.n(**parameters)
 
     def shape(self, n: int, **parameters: Any) -> Shape:
         """Give the output shape, () or (m,), for n inputs and these parameters."""
-        if callable(self.output_shape):
-            return tuple(self.output_shape(n, **parameters))
-        return tuple(self.output_shape)
+        with self.explained("output_shape", parameters):
+            shape = self.output_shape
+            return tuple(shape(n, **parameters) if callable(shape) else shape)
+
+    @contextmanager
+    def explained(self, what: str, parameters: Mapping[str, Any]) -> Iterator[None]:
+        """Say whose code it is that raises: the plugin's.
+
+        Args:
+            what: What it was asked for.
+            parameters: With which parameters.
+
+        Raises:
+            FunctionError: The plugin's code raised.
+        """
+        try:
+            yield
+        except Exception as error:  # the plugin's own code may raise anything
+            raise FunctionError(
+                f"{what} of function {self.name!r} cannot be found out for {dict(parameters)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     @property
     def source_digest(self) -> str:
@@ -140,6 +161,7 @@ class BoundFunction:
         n: Number of inputs.
         output_shape: () or (m,).
         source_digest: SHA-256 of what defines it.
+        loadable: A plugin contributes it under its name, so that a result can be checked later.
     """
 
     function: Function
@@ -147,6 +169,7 @@ class BoundFunction:
     n: int
     output_shape: Shape
     source_digest: str
+    loadable: bool = True
 
     @cached_property
     def f(self) -> Callable[[Tensor], Tensor]:
@@ -155,13 +178,8 @@ class BoundFunction:
         Raises:
             FunctionError: The builder refuses the parameters.
         """
-        try:
+        with self.function.explained("the callable", self.parameters):
             return self.function.build(**self.parameters)
-        except Exception as error:  # the plugin's own code may raise anything
-            raise FunctionError(
-                f"function {self.function.name!r} cannot be built with {dict(self.parameters)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
 
 def bind_function(function: Function, parameters: Mapping[str, Any], n: int) -> BoundFunction:

@@ -28,8 +28,9 @@ class Progress:
         self._began, self._durable = time.monotonic(), 0
         done = f", {run.points_done} of them done already" if run.points_done else ""
         log.info(
-            "%s of %s at %d points%s: %d shards, batches of %d, route %s",
-            ", ".join(run.operators), run.function, run.points, done, run.shards, run.batch, run.route,
+            "%s of %s at %d points%s: %s, batches of %d, route %s",
+            ", ".join(run.operators), run.function, run.points, done,
+            "1 shard" if run.shards == 1 else f"{run.shards} shards", run.batch, run.route,
         )  # fmt: skip
         log.info("writing to %s", run.directory)
         if sys.stderr.isatty():
@@ -97,7 +98,7 @@ def describe(summary: Summary) -> str:
             f"\non a kink of the function at {summary.nonsmooth} points, where torch gives one of "
             "several one-sided derivatives; see the dataset status"
         )
-    return f"{first}\n{verdict}\nwrote {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
+    return f"{first}\n{verdict}\nresult: {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
 
 
 def _span(seconds: float) -> str:

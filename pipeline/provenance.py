@@ -40,7 +40,6 @@ def collect(config: Mapping[str, str]) -> dict[str, Any]:
         "environment_json": json.dumps(_environment(), sort_keys=True),
         "host": socket.gethostname(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID", ""),
-        "started": now(),
         **_git(Path.cwd()),
     }
 

@@ -24,7 +24,7 @@ from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Options, RunInfo, ShardInfo, Summary
 from pipeline.plan import RunPlan, Work
-from pipeline.provenance import collect
+from pipeline.provenance import collect, now
 from pipeline.store.background import BackgroundWriter
 from pipeline.store.integrity import require_own_shards
 from pipeline.store.reader import open_results
@@ -127,6 +127,9 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
 
     Returns:
         The evaluator, checked anew on this machine.
+
+    Raises:
+        DisagreementError: It cannot be trusted, or not be prepared as it was when the run began.
     """
     job, grid = work.job, work.grid
     options = job.options if plan is None else _as_planned(job.options, plan)
@@ -137,7 +140,15 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     asked = Asked(
         function.f, function.function.name, job.operators, job.order, function.output_shape
     )
-    return prepare(asked, points, options, count=len(grid), rows=job.shard_rows)
+    try:
+        return prepare(asked, points, options, count=len(grid), rows=job.shard_rows)
+    except DisagreementError as error:
+        if plan is None:
+            raise
+        raise DisagreementError(
+            f"{work.directory.path} was begun with route {plan.route} {plan.mode} and keeps it; now {error}\n"
+            "Go on where that route works, or compute anew with another output_dir="
+        ) from error
 
 
 def _as_planned(options: Options, plan: RunPlan) -> Options:
@@ -226,7 +237,7 @@ class Execution:
     def _shard(
         self, writer: BackgroundWriter[_Finished], index: int, start: int, stop: int
     ) -> None:
-        began = time.monotonic()
+        began, started = time.monotonic(), now()
         path = self.work.directory.shard(index)
         layout, attrs = self.work.layout, self.work.attrs(start, stop)
         failures: dict[int, str] = {}
@@ -247,7 +258,7 @@ class Execution:
         evidence = _entries(certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
         writer.call(methodcaller("describe", "grid", self.work.described_grid()))
-        writer.call(methodcaller("describe", "provenance", self._provenance(failures)))
+        writer.call(methodcaller("describe", "provenance", self._provenance(started, failures)))
         writer.commit(_Finished(index, start, stop, path, began, failures))
 
     def _announce(self, writer: BackgroundWriter[_Finished]) -> None:
@@ -267,9 +278,11 @@ class Execution:
         notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
         return points, found
 
-    def _provenance(self, failures: Mapping[int, str]) -> dict[str, Any]:
+    def _provenance(self, started: str, failures: Mapping[int, str]) -> dict[str, Any]:
         job, plan = self.work.job, self.evaluator.plan
         facts = {
+            "started": started,
+            "finished": now(),
             "seed": job.seed,
             "dtype": job.options.dtype,
             "device": str(plan.device),
@@ -278,6 +291,7 @@ class Execution:
             "identity_json": json.dumps(self.work.identity, sort_keys=True),
             "plugins_json": json.dumps([str(Path(file).resolve()) for file in job.plugins]),
             "function_source": self.work.function.function.source,
+            "function_from": "plugin" if self.work.function.loadable else "object",
             "failures_json": json.dumps(failures),
         }
         return {**collect(job.config), **facts}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.operators import Operator
@@ -17,12 +18,18 @@ from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices
 from pipeline.autograd.request import Request
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, bind_function
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.store.integrity import check_files
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results, open_results
+
+OBJECT = (
+    "the derivatives were not compared again: the function was given as a Python object; "
+    "pipeline.verify(path, function=…) compares them"
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,19 @@ class Verification:
     faults: tuple[str, ...]
 
 
-def verify(path: str | Path, plugins: Sequence[str] = (), points: int = 16) -> Verification:
+def verify(
+    path: str | Path,
+    plugins: Sequence[str] = (),
+    points: int = 16,
+    function: Callable[[Tensor], Tensor] | None = None,
+) -> Verification:
     """Check files and checksums, and compare stored derivatives with the reference.
 
     Args:
         path: A result file, or the directory of a run.
         plugins: Plugin files that define the function; by default those of the run.
         points: How many stored points are compared, spread over the whole result.
+        function: What was differentiated, where it is no plugin's but was given as an object.
 
     Returns:
         What was found.
@@ -60,9 +73,15 @@ def verify(path: str | Path, plugins: Sequence[str] = (), points: int = 16) -> V
         if not faults:
             facts.append("every checksum is right")
         identity = json.loads(results.provenance["identity_json"])
+        if results.provenance.get("function_from") == "object" and not (function or plugins):
+            return Verification(Path(path), (*facts, OBJECT), tuple(faults))
         try:
-            function = _function(identity, results, plugins)
-            compared, wrong = _compare(identity, results, function, points)
+            if function is None:
+                f = _function(identity, results, plugins).f
+            else:
+                _require_source(identity, callable_digest(function))
+                f = function
+            compared, wrong = _compare(identity, results, f, points)
         except PipelineError as error:
             compared, wrong = [], [f"the certificate cannot be repeated: {error}"]
         return Verification(Path(path), (*facts, *compared), (*faults, *wrong))
@@ -75,16 +94,20 @@ def _function(identity: dict[str, Any], results: Results, plugins: Sequence[str]
     if wrong:
         raise ConfigurationError(wrong)
     function = bind_function(record, parameters, results["x"].shape[1])
-    if function.source_digest != identity["source"]:
-        raise PipelineError(
-            f"the source of function {record.name!r} has changed since: "
-            f"sha256 {identity['source'][:12]}… then, {function.source_digest[:12]}… now"
-        )
+    _require_source(identity, function.source_digest)
     return function
 
 
+def _require_source(identity: dict[str, Any], digest: str) -> None:
+    if digest != identity["source"]:
+        raise PipelineError(
+            f"the source of function {identity['function']!r} has changed since: "
+            f"sha256 {identity['source'][:12]}… then, {digest[:12]}… now"
+        )
+
+
 def _compare(
-    identity: dict[str, Any], results: Results, function: BoundFunction, count: int
+    identity: dict[str, Any], results: Results, f: Callable[[Tensor], Tensor], count: int
 ) -> tuple[list[str], list[str]]:
     operators = [Operator(*pair) for pair in identity["operators"]]
     by_order = {operator.order: operator.name for operator in operators}
@@ -94,7 +117,8 @@ def _compare(
         return ["no point to compare: nowhere is the result finite"], []
     points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
     orders = tuple(sorted(by_order))
-    request = Request(function.f, points[0], function.output_shape, orders)
+    row = results[by_order[orders[0]]].shape[1:]
+    request = Request(f, points[0], row[: len(row) - orders[0]], orders)
     oracle = build_oracle(request, points)
     stored = [
         torch.from_numpy(np.stack([results[by_order[order]][row] for row in rows]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.errors import ConfigurationError, MemoryBudgetError
+from pipeline.errors import ConfigurationError, FunctionError, MemoryBudgetError
 from pipeline.grids.product import Axis, ProductGrid
 
 X = torch.tensor([[0.3, -0.8], [1.0, 1.0], [-1.2, 1.0]], dtype=torch.float64)
@@ -145,3 +145,37 @@ def test_a_result_knows_the_axes_of_its_grid(tmp_path, shard_rows):
     assert [axis.tolist() for axis in stored.axes] == [axis.tolist() for axis in grid.axes]
     scattered = pipeline.run("rosenbrock", torch.ones(2, 2).double(), output_dir=tmp_path)
     assert scattered.axes == ()
+
+
+def test_one_plugin_file_need_not_be_a_list(mine):
+    assert pipeline.evaluate("chain", X, "value", plugins=mine).value.shape == (3,)
+    assert pipeline.evaluate("chain", X, "value", plugins=str(mine)).value.shape == (3,)
+
+
+@pytest.mark.parametrize("field", ["n", "output_shape"])
+def test_a_plugin_that_cannot_tell_its_sizes(field):
+    def broken(*_, **__):
+        raise ZeroDivisionError("no size")
+
+    record = pipeline.Function("broken", lambda: cubes, **{field: broken})
+    with pytest.raises(
+        FunctionError, match=f"{field} of function 'broken'.*ZeroDivisionError: no size"
+    ):
+        pipeline.evaluate(record, X)
+
+
+def test_a_job_that_nothing_independent_confirms_says_so(caplog):
+    class Opaque(torch.autograd.Function):
+        """Rough in the small, and without forward mode."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return torch.floor(1e12 * x) % 7
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    pipeline.evaluate(lambda x: Opaque.apply(x).sum(), X, "gradient")
+    assert "nothing independent confirms the derivatives" in caplog.text

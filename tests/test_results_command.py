@@ -149,3 +149,24 @@ def test_the_same_derivative_under_two_names_is_compared(tmp_path, mine, capsys)
         file["checksums/hessian"] = fault.split("got ")[1]
     assert results.main(["verify", str(stored.path)]) == 1
     assert "hessian differs from derivative_2" in capsys.readouterr().err
+
+
+def square(x):
+    return (x**2).sum()
+
+
+def cube(x):
+    return (x**3).sum()
+
+
+def test_an_object_is_verified_with_the_object(tmp_path):
+    stored = pipeline.run(square, torch.ones(4, 2).double(), "gradient", output_dir=tmp_path)
+    alone = pipeline.verify(stored.path)
+    assert alone.faults == ()
+    assert "given as a Python object" in alone.facts[-1]
+    assert any(
+        "gradient: largest error" in fact
+        for fact in pipeline.verify(stored.path, function=square).facts
+    )
+    (fault,) = pipeline.verify(stored.path, function=cube).faults
+    assert "the source of function 'square' has changed" in fault

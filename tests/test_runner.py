@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from pipeline import hookimpl, open_results
-from pipeline.errors import ConfigurationError, StoreError
+from pipeline.autograd.request import RefusedError
+from pipeline.autograd.routes.vmap import VmapRoute
+from pipeline.errors import ConfigurationError, DisagreementError, StoreError
 from pipeline.function import BoundFunction, Function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options
@@ -216,3 +218,32 @@ def test_two_processes_that_begin_together_agree_on_one_plan(tmp_path):
         shard.unlink()
     second = go(job(tmp_path, options={"batch": 4}))
     assert json.loads((second.path.parent / "run.json").read_text())["batch"] == 2
+
+
+def test_settings_that_a_resume_does_not_use_are_said(tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        go(job(tmp_path), Stop(1))
+    go(dataclasses.replace(job(tmp_path, options={"batch": 3}), shard_rows=5))
+    assert "was begun with shard_rows=4 and keeps it; shard_rows=5 is not used" in caplog.text
+    assert "batch=3 is not used" in caplog.text
+
+
+def test_a_route_that_has_gone_since_the_run_began(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        go(job(tmp_path, options={"route": "vmap"}), Stop(1))
+
+    def gone(*_):
+        raise RefusedError("no compiler is here any more")
+
+    monkeypatch.setattr(VmapRoute, "cost", gone)
+    expected = (
+        r"was begun with route vmap rev_over_rev and keeps it.*(?s:.)*no compiler is here any more"
+    )
+    with pytest.raises(DisagreementError, match=expected):
+        go(job(tmp_path))
+    assert len(list(tmp_path.rglob("shard-*.h5"))) == 1
+
+
+def test_provenance_tells_when_a_shard_was_computed(tmp_path):
+    with open_results(go(job(tmp_path)).path) as results:
+        assert results.provenance["started"] <= results.provenance["finished"]
