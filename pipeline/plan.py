@@ -21,7 +21,7 @@ from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
-SHARD_BYTES, SHARD_SECONDS = 64 << 20, 300.0
+SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0
 LONGEST_AXES = 100_000  # points on all axes together that a file still holds
 
 

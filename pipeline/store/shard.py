@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ class ShardWriter:
     Args:
         file: The open file, with all datasets created.
         layout: What it holds.
+        summing: A thread in which checksums are taken while the rows are written.
     """
 
-    def __init__(self, file: h5py.File, layout: Layout) -> None:
-        self._file, self._layout = file, layout
+    def __init__(self, file: h5py.File, layout: Layout, summing: Executor) -> None:
+        self._file, self._summing = file, summing
         self._rows = 0
         self._checksums = {dataset.name: 0 for dataset in layout.datasets()}
 
@@ -45,10 +47,15 @@ class ShardWriter:
             rows: Dataset -> C-contiguous (B, …) of the layout's dtype.
         """
         length = len(rows["status"])
+        summing = self._summing.submit(self._sum, rows)
         for name, values in rows.items():
             self._file[name].write_direct(values, dest_sel=np.s_[self._rows : self._rows + length])
-            self._checksums[name] = zlib.crc32(values.data, self._checksums[name])
+        summing.result()
         self._rows += length
+
+    def _sum(self, rows: Rows) -> None:
+        for name, values in rows.items():
+            self._checksums[name] = zlib.crc32(values.data, self._checksums[name])
 
     def describe(self, group: str, entries: Mapping[str, Any]) -> None:
         """Write a group of named values, such as the provenance."""
@@ -88,6 +95,7 @@ def new_shard(
         for dataset in layout.datasets():
             file.create_dataset(dataset.name, shape=(points, *dataset.shape), dtype=dataset.dtype)
             describe_dataset(file, dataset)
-        writer = ShardWriter(file, layout)
-        yield writer
+        with ThreadPoolExecutor(1, thread_name_prefix="checksums") as summing:
+            writer = ShardWriter(file, layout, summing)
+            yield writer
         writer.seal()

@@ -1,5 +1,6 @@
 """The writer's thread: order, errors, and what an interruption leaves."""
 
+import threading
 import time
 from contextlib import contextmanager
 
@@ -30,19 +31,62 @@ def notes(path):
 
 
 def test_shards_are_written_in_order_while_the_caller_goes_on(tmp_path):
-    asked = time.monotonic()
+    gate = threading.Event()
     with BackgroundWriter(depth=50) as writer:
-        for name in ("a", "b"):
-            writer.begin(notes(tmp_path / name))
-            for letter in "xyz":
-                writer.call(lambda shard, letter=letter: (time.sleep(0.05), shard.append(letter)))
-            writer.commit(name)
-        assert time.monotonic() - asked < 0.25
+        writer.begin(notes(tmp_path / "a"))
+        writer.call(lambda shard: gate.wait(30))
+        for letter in "xyz":
+            writer.call(lambda shard, letter=letter: shard.append(letter))
+        writer.commit("a")
+        writer.begin(notes(tmp_path / "b"))
+        for letter in "uvw":
+            writer.call(lambda shard, letter=letter: shard.append(letter))
         assert writer.committed() == []
+        gate.set()
+        writer.commit("b")
         writer.wait()
         assert writer.committed() == ["a", "b"]
         assert writer.committed() == []
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "xyz", "b": "xyz"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "xyz", "b": "uvw"}
+
+
+def test_a_shard_is_committed_while_the_next_is_written(tmp_path):
+    syncing, written = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slow(path):
+        with notes(path) as shard:
+            yield shard
+            syncing.set()
+            assert written.wait(30), "the next shard is not written before this one is committed"
+
+    with BackgroundWriter() as writer:
+        writer.begin(slow(tmp_path / "a"))
+        writer.commit("a")
+        assert syncing.wait(30)
+        writer.begin(notes(tmp_path / "b"))
+        writer.call(lambda shard: written.set())
+        writer.commit("b")
+
+
+def test_a_shard_does_not_count_before_the_one_in_front_of_it(tmp_path):
+    @contextmanager
+    def failing(path):
+        with notes(path) as shard:
+            yield shard
+            raise OSError(5, "bad")
+
+    def write():
+        with BackgroundWriter() as writer:
+            writer.begin(failing(tmp_path / "a"))
+            writer.commit("a")
+            writer.begin(notes(tmp_path / "b"))
+            writer.call(lambda shard: shard.append("x"))
+            writer.commit("b")
+
+    with pytest.raises(StoreError, match="cannot write .*a: .*bad"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_more_than_the_depth_waits(tmp_path):
@@ -66,6 +110,7 @@ def test_what_fails_is_raised_and_leaves_nothing(tmp_path, moment, monkeypatch):
             writer.begin(notes(tmp_path / "a"))
             writer.call(lambda shard: shard.append("full" if moment == "append" else "x"))
             writer.commit("a")
+            writer.begin(notes(tmp_path / "b"))
             for _ in range(5):
                 writer.call(lambda shard: shard.append("y"))
 
