@@ -79,10 +79,10 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
         Seconds, bytes of the derivatives, peak memory in KiB.
     """
     from pipeline.binding import bind_job
+    from pipeline.execution import Execution, prepare_run, run_info
     from pipeline.job import Job
     from pipeline.plan import Work
     from pipeline.registry import build_registry
-    from pipeline.runner import Execution, prepare_run
     from pipeline.store.result import assemble
 
     function, parameters, count = JOBS[name]
@@ -104,9 +104,10 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     size = count * (evaluator.row_bytes + 8 * grid.n + 1)
     began = time.perf_counter()
     if what == "job":
-        execution = Execution.of(work, plan, evaluator, registry.hook)
-        execution.compute()
-        shards = [work.directory.shard(index) for index in range(execution.info.shards)]
+        indices = range(len(plan.ranges))
+        info = run_info(work, plan)
+        Execution.of(work, plan, evaluator, registry.hook, info).compute(indices)
+        shards = [work.directory.shard(index) for index in indices]
         assemble(work.directory.result, work.layout, shards, work.attrs(0, count))
     elif what == "evaluation":
         for start in range(0, count, plan.batch):

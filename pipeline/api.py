@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict, Unpack
@@ -22,7 +23,7 @@ from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options
+from pipeline.job import Job, Options, Workers
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
@@ -161,6 +162,7 @@ def run(
     *,
     output_dir: str | Path = "outputs",
     shard_rows: int | None = None,
+    executor: str | Mapping[str, Any] = "none",
     **keywords: Unpack[Keywords],
 ) -> Results:
     """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
@@ -174,6 +176,8 @@ def run(
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
         shard_rows: Points per file; None lets the planner choose.
+        executor: Who computes: none for this process, local, slurm or dask; with options as
+            ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
 
     Returns:
@@ -191,6 +195,7 @@ def run(
         options=options,
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
+        executor=_workers(executor),
     )
     registry = build_registry(job.plugins)
     return open_results(run_job(job, bound, grid, registry.hook).path)
@@ -199,6 +204,11 @@ def run(
 def _plugins(keywords: Keywords) -> tuple[str, ...]:
     given = keywords.get("plugins", ())
     return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
+
+
+def _workers(executor: str | Mapping[str, Any]) -> Workers:
+    options: dict[str, Any] = {"name": executor} if isinstance(executor, str) else dict(executor)
+    return Workers(options.pop("name", "none"), options.pop("retries", 2), options)
 
 
 def _names(operators: str | Sequence[str]) -> tuple[str, ...]:
@@ -248,9 +258,13 @@ def _bind_callable(
     name = getattr(f, "__name__", type(f).__name__).strip("<>")
     points = _probe_points(grid, options)
     seen = probe(f, points, None, name)
-    record = Function(name, build=lambda: f, n=grid.n, output_shape=seen.output_shape)
+    record = Function(name, partial(_given, f), n=grid.n, output_shape=seen.output_shape)
     digest = callable_digest(f) if stored else ""
     return BoundFunction(record, {}, grid.n, seen.output_shape, digest, loadable=False)
+
+
+def _given(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return f
 
 
 def _grid(points: Any) -> Grid:

@@ -46,6 +46,10 @@ class StoreError(PipelineError):
     """A result that cannot be written or read."""
 
 
+class ExecutorError(PipelineError):
+    """Other processes could not be started, or did not do their shards."""
+
+
 class MissingShardsError(StoreError):
     """A result some of whose shards are gone."""
 

@@ -34,6 +34,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Workers:
+    """Which engine computes the shards of one job.
+
+    Attributes:
+        name: none, for this process alone, or one of `pipeline.executors.ENGINES`.
+        retries: How often shards of lost workers are given out again.
+        options: Options of the engine.
+    """
+
+    name: str = "none"
+    retries: int = 2
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Job:
     """One job as the user asked for it: names and values, nothing resolved yet.
 
@@ -50,6 +65,7 @@ class Job:
         seed: Seed of everything random.
         output_dir: Where results go.
         shard_rows: Points per shard; None lets the planner choose.
+        executor: Who computes.
         explain: Only say how the job would be evaluated, and why.
         config: The configuration that the job came from, file name -> text, for provenance.
     """
@@ -66,6 +82,7 @@ class Job:
     seed: int = 0
     output_dir: Path = Path("outputs")
     shard_rows: int | None = None
+    executor: Workers = Workers()
     explain: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 

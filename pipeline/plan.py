@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.errors import StoreError
@@ -18,7 +20,7 @@ from pipeline.grids.base import Grid
 from pipeline.job import Job
 from pipeline.provenance import now
 from pipeline.store.layout import SCHEMA, Layout
-from pipeline.store.run_directory import RunDirectory
+from pipeline.store.run_directory import RunDirectory, shard_ranges
 
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0
@@ -39,6 +41,7 @@ class RunPlan:
         mode: Mode of every batch.
         batch: Points per call.
         chunk: Directions evaluated together.
+        threads: Threads of torch in each process: they decide how sums are cut.
         certificate: Evidence found when the run began.
         refused: Route and mode -> why it is not used.
         created: When the run began.
@@ -53,9 +56,15 @@ class RunPlan:
     mode: str
     batch: int
     chunk: int
+    threads: int
     certificate: Mapping[str, Any]
     refused: Mapping[str, str]
     created: str
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """start, stop of the points of every shard."""
+        return shard_ranges(self.points, self.shard_rows)
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,7 @@ class Work:
             mode=chosen.mode,
             batch=chosen.batch,
             chunk=chosen.chunk,
+            threads=torch.get_num_threads(),
             certificate=evaluator.certificate.record(),
             refused=chosen.refused,
             created=now(),

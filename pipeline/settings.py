@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pipeline.errors import ConfigurationError
-from pipeline.job import Job, Options
+from pipeline.job import Job, Options, Workers
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -23,6 +23,7 @@ class Schema:
     job: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
+    executor: dict[str, Any] = field(default_factory=dict)
     function: str = MISSING
     function_params: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         raise ConfigurationError([f"{key} has no value; give {key}=…" for key in missing])
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
+    executor = dict(plain["executor"])
     return Job(
         name=str(job["name"]),
         operators=_operators(job["operators"]),
@@ -85,6 +87,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         seed=plain["seed"],
         output_dir=Path(plain["output_dir"]),
         shard_rows=plain["shard_rows"],
+        executor=Workers(str(executor.pop("name")), executor.pop("retries", 0), executor),
         explain=plain["explain"],
         config=files or {},
     )

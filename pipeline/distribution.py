@@ -1,0 +1,186 @@
+"""One run over many workers: gives out the shards that are not there, and again those that are lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.autograd.function_probe import resolve_device
+from pipeline.autograd.memory import available_bytes
+from pipeline.errors import ExecutorError
+from pipeline.execution import notify, prepare_run, take_up, threads
+from pipeline.executors import build_executor
+from pipeline.executors.base import Chunk, Executor, Future
+from pipeline.job import RunInfo, ShardInfo
+from pipeline.plan import RunPlan, Work
+from pipeline.store.reader import open_results
+from pipeline.worker import Report, Task, compute_chunk
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+
+
+def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, int]:
+    """Compute what is missing of a run by the workers of an executor.
+
+    Nothing but the shards on disk says what is done: this process may die and be started again,
+    and two of them may work on the same run.
+
+    Args:
+        work: What the run is about.
+        plan: The plan of a run that has begun, or None.
+        hook: Caller of the observing hooks.
+
+    Returns:
+        The plan that counts, and the number of points evaluated.
+
+    Raises:
+        ExecutorError: Shards are still missing after the last retry.
+    """
+    asked = work.job.executor
+    executor = build_executor(asked.name, asked.options, work.directory.path / "executor")
+    plan = plan or _plan(work, executor)
+    info = take_up(work, plan, hook)
+    watch = Watch(work, plan, info, hook)
+    with executor, _cancelled(executor):
+        for attempt in range(asked.retries + 1):
+            missing = watch.missing()
+            if not missing:
+                break
+            if attempt:
+                log.warning("%d shards were lost and are given out again", len(missing))
+            running = executor.recover()
+            taken = {shard for chunk, _ in running for shard in chunk}
+            chunks = executor.split([shard for shard in missing if shard not in taken])
+            futures = executor.submit(_work(work, plan), chunks) if chunks else []
+            watch.until_done([*(future for _, future in running), *futures])
+    if watch.missing():
+        raise ExecutorError(_lament(watch, asked.retries))
+    return plan, watch.points
+
+
+@dataclass
+class Watch:
+    """Looks at the shards of a run while others compute them, and tells the observers.
+
+    Attributes:
+        work: What the run is about.
+        plan: Its plan.
+        info: The run as observers see it.
+        hook: Caller of the observing hooks.
+        points: Points that have become durable since the watch began.
+        lost: What was last said of a worker that was lost.
+    """
+
+    work: Work
+    plan: RunPlan
+    info: RunInfo
+    hook: Any
+    points: int = 0
+    lost: str = ""
+    _seen: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._seen = self.work.directory.finished_shards()
+
+    def missing(self) -> list[int]:
+        """Indices of the shards that are not there."""
+        there = self.work.directory.finished_shards()
+        return [index for index in range(len(self.plan.ranges)) if index not in there]
+
+    def until_done(self, futures: Sequence[Future]) -> None:
+        """Wait until every future has ended, and announce shards as they appear.
+
+        Raises:
+            ExecutorError: A worker stopped for a reason that would come again.
+        """
+        waiting = list(futures)
+        while waiting:
+            time.sleep(POLL_SECONDS)
+            ended = [future for future in waiting if future.done()]
+            self._announce()
+            for future in ended:
+                waiting.remove(future)
+                self._take(future)
+
+    def _take(self, future: Future) -> None:
+        try:
+            report: Report = future.result()
+        except Exception as error:  # each engine has its own errors for a process that is gone
+            reason = f"{type(error).__name__}: {error}"
+            if reason != self.lost:
+                log.warning("a worker was lost: %s", reason)
+            self.lost = reason
+            return
+        if report.error:
+            raise ExecutorError(f"a worker on {report.where} stopped: {report.error}")
+
+    def _announce(self) -> None:
+        new = self.work.directory.finished_shards() - self._seen
+        self._seen |= new
+        for index in sorted(new):
+            start, stop = self.plan.ranges[index]
+            self.points += stop - start
+            path = self.work.directory.shard(index)
+            seconds, failures = _account(path)
+            shard = ShardInfo(index, start, stop, path, seconds)
+            notify(self.hook.pipeline_shard_finished, run=self.info, shard=shard)
+            for position, reason in failures.items():
+                notify(
+                    self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason
+                )
+
+
+def _account(shard: Path) -> tuple[float, dict[int, str]]:
+    """How long a shard took, to the second, and at which points the function raised."""
+    with open_results(shard) as results:
+        facts = results.provenance
+    took = datetime.fromisoformat(facts["finished"]) - datetime.fromisoformat(facts["started"])
+    failures = json.loads(facts["failures_json"])
+    return took.total_seconds(), {int(index): reason for index, reason in failures.items()}
+
+
+def _plan(work: Work, executor: Executor) -> RunPlan:
+    """Plan a run for its workers: their threads, and their share of the memory."""
+    options, limits = work.job.options, executor.limits
+    memory = options.memory or limits.memory
+    if memory is None and limits.sharing > 1:
+        memory = available_bytes(resolve_device("cpu")) // 2 // limits.sharing
+    job = replace(work.job, options=replace(options, memory=memory))
+    with threads(limits.threads):
+        return work.begin(prepare_run(replace(work, job=job), None))
+
+
+def _work(work: Work, plan: RunPlan) -> Callable[[Chunk], Report]:
+    """What a worker does, with everything that it cannot find by name."""
+    function = None if work.function.loadable else work.function
+    grid = None if work.job.grid else work.grid
+    return partial(compute_chunk, Task(work.job, Path.cwd(), plan.run_id, function, grid))
+
+
+@contextmanager
+def _cancelled(executor: Executor) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        remark = executor.cancel()
+        if remark:
+            log.warning("%s", remark)
+        raise
+
+
+def _lament(watch: Watch, retries: int) -> str:
+    missing, place = watch.missing(), watch.work.directory.path
+    return (
+        f"{len(missing)} of {len(watch.plan.ranges)} shards are still missing after {retries} retries; "
+        f"last loss: {watch.lost or 'none was said'}. What is finished is safe in {place}: mend the "
+        "cause, then run the same command again"
+    )

@@ -1,0 +1,102 @@
+"""What an engine has to do: start functions in other processes and give their futures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Chunk = tuple[int, ...]
+
+
+class Future(Protocol):
+    """What is asked of a running chunk, as in `concurrent.futures`."""
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def result(self) -> Any:
+        """What it returned; raises where the process was lost or the function raised."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker has; None where it is not known.
+
+    Attributes:
+        threads: Cores.
+        memory: Bytes.
+        sharing: Workers that share the memory of this machine.
+    """
+
+    threads: int | None = None
+    memory: int | None = None
+    sharing: int = 1
+
+
+class Executor(ABC):
+    """A few processes somewhere that compute chunks of shards.
+
+    Laws that every executor keeps:
+        - a chunk runs in a process of its own, or after another one, never beside it in a thread;
+        - a lost process (killed, out of memory, out of time, node gone) makes ``result()`` raise;
+        - leaving the ``with`` block lets go of everything that this process alone keeps alive.
+    """
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What one worker has."""
+
+    @abstractmethod
+    def split(self, shards: Sequence[int]) -> list[Chunk]:
+        """Distribute shards over chunks; a chunk pays for the start of a worker where that is new."""
+
+    @abstractmethod
+    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
+        """Start ``work(chunk)`` for every chunk.
+
+        Returns:
+            Their futures, in the same order.
+
+        Raises:
+            ExecutorError: The engine does not take them.
+        """
+
+    def recover(self) -> list[tuple[Chunk, Future]]:
+        """Chunks that an earlier process has started and that still run."""
+        return []
+
+    def cancel(self) -> str:
+        """Stop what can be stopped at once, because the user stops the run.
+
+        Returns:
+            What goes on all the same, for the user, or nothing.
+        """
+        return ""
+
+    @abstractmethod
+    def __enter__(self) -> Executor:
+        """Start the engine."""
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """Let go of it."""
+
+
+def interleaved(shards: Sequence[int], count: int) -> list[Chunk]:
+    """Distribute shards evenly, neighbours to different chunks.
+
+    Args:
+        shards: Indices.
+        count: Most chunks.
+
+    Returns:
+        The chunks that are not empty.
+
+    Example:
+        >>> interleaved([0, 1, 2, 3, 4], 2)
+        [(0, 2, 4), (1, 3)]
+    """
+    return [tuple(shards[first::count]) for first in range(min(count, len(shards)))]

@@ -1,0 +1,228 @@
+"""Executor `slurm`: an array of Slurm jobs by submitit. Needs the extra `slurm`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigurationError, ExecutorError
+from pipeline.executors.base import Chunk, Executor, Future, Limits, interleaved
+
+if TYPE_CHECKING:
+    import submitit
+
+ASK_SECONDS = 3.0  # between questions to Slurm
+ABSENT = 2  # answers in a row without a task that has left no result: then it is lost
+LARGEST_ARRAY = 1000
+UNITS = {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}
+
+
+class Queue:
+    """The user's tasks that wait or run; asked of Slurm now and then, for all tasks at once.
+
+    By squeue, which works on every cluster, with accounting or without.
+    """
+
+    def __init__(self) -> None:
+        self._asked, self.answers = -ASK_SECONDS, 0
+        self._alive: frozenset[str] = frozenset()
+
+    def holds(self, name: str) -> bool:
+        """Whether a task waits or runs, as of the last answer."""
+        if time.monotonic() - self._asked >= ASK_SECONDS:
+            self._asked = time.monotonic()
+            self._ask()
+        return name in self._alive
+
+    def _ask(self) -> None:
+        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+        try:
+            answer = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return
+        if answer.returncode == 0:  # else the controller is away for a while: nothing is known
+            self._alive = frozenset(answer.stdout.split())
+            self.answers += 1
+
+
+class SlurmFuture:
+    """One task of an array."""
+
+    def __init__(self, job: submitit.Job[Any], queue: Queue) -> None:
+        self._job, self._queue = job, queue
+        self._absent: set[int] = set()
+
+    def done(self) -> bool:
+        """Whether it has left a result, or Slurm has not known it for a while."""
+        if self._job.paths.result_pickle.exists():
+            return True
+        if self._queue.holds(self._job.job_id):
+            self._absent.clear()
+        elif self._queue.answers:
+            self._absent.add(self._queue.answers)
+        return len(self._absent) >= ABSENT
+
+    def result(self) -> Any:
+        """Give what the task returned, or say why it returned nothing.
+
+        Returns:
+            Its value.
+
+        Raises:
+            ExecutorError: The task was lost; says its state and where its log is.
+        """
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        job = self._job
+        try:
+            if job.paths.result_pickle.exists():
+                return job.result()
+        except (FailedJobError, UncompletedJobError) as error:
+            reason = str(error).strip().splitlines()[-1]
+        else:
+            reason = f"no result, state {job.state}"
+        raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {job.paths.stderr}")
+
+
+class SlurmExecutor(Executor):
+    """Chunks as tasks of a Slurm array; they go on when this process dies.
+
+    Args:
+        folder: Where submitit keeps its files, and this executor a list of what it started.
+        chunks: Tasks in all.
+        parameters: Of submitit's `AutoExecutor.update_parameters`.
+    """
+
+    def __init__(self, folder: Path, chunks: int, parameters: dict[str, Any]) -> None:
+        self._folder, self._chunks, self._parameters = folder, chunks, parameters
+        self._queue = Queue()
+
+    @property
+    def limits(self) -> Limits:
+        """The cores and the memory that are asked of Slurm; half of the memory is for results."""
+        memory = _bytes(self._parameters["slurm_additional_parameters"].get("mem"))
+        return Limits(self._parameters["cpus_per_task"], memory and memory // 2)
+
+    def split(self, shards: Sequence[int]) -> list[Chunk]:
+        """As many chunks as was asked for: each starts a process, and keeps it for its shards."""
+        return interleaved(shards, self._chunks)
+
+    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
+        """Submit arrays of at most a thousand tasks, and write down what was started.
+
+        Returns:
+            Their futures, in the same order.
+
+        Raises:
+            ExecutorError: Slurm refuses the array, or there is no Slurm.
+        """
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        jobs: list[submitit.Job[Any]] = []
+        try:
+            executor = submitit.AutoExecutor(folder=self._folder / "%j", cluster="slurm")
+            executor.update_parameters(**self._parameters)
+            for first in range(0, len(chunks), LARGEST_ARRAY):
+                jobs += executor.map_array(work, chunks[first : first + LARGEST_ARRAY])
+        except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
+            raise ExecutorError(
+                f"Slurm does not take the job: {error}; check executor.sbatch and the other options "
+                "of conf/executor/slurm.yaml"
+            ) from error
+        self._write_down(jobs, chunks)
+        return [SlurmFuture(job, self._queue) for job in jobs]
+
+    def recover(self) -> list[tuple[Chunk, Future]]:
+        """Tasks of an earlier process that Slurm still knows as waiting or running."""
+        import submitit
+
+        known: list[tuple[Chunk, Future]] = []
+        for file in sorted(self._folder.glob("array-*.json")):
+            for name, chunk in json.loads(file.read_text()).items():
+                if self._queue.holds(name):
+                    job: submitit.Job[Any] = submitit.SlurmJob(self._folder / "%j", name)
+                    known.append((tuple(chunk), SlurmFuture(job, self._queue)))
+        return known
+
+    def cancel(self) -> str:
+        """Leave the tasks to Slurm: they need nobody."""
+        return "its Slurm jobs go on; the same command waits for them again, scancel stops them"
+
+    def __enter__(self) -> SlurmExecutor:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _write_down(self, jobs: Sequence[submitit.Job[Any]], chunks: Sequence[Chunk]) -> None:
+        started = {job.job_id: list(chunk) for job, chunk in zip(jobs, chunks, strict=True)}
+        (self._folder / f"array-{jobs[0].job_id.split('_')[0]}.json").write_text(
+            json.dumps(started)
+        )
+
+
+def build(
+    folder: Path,
+    /,
+    workers: int = 8,
+    chunks: int | None = None,
+    timeout_min: int = 60,
+    cpus: int = 1,
+    sbatch: dict = MappingProxyType({}),  # type: ignore[type-arg, assignment]
+) -> SlurmExecutor:
+    """Build the executor.
+
+    Args:
+        folder: Where submitit keeps its files.
+        workers: Most tasks that run at once.
+        chunks: Tasks in all; null: as many as run at once.
+        timeout_min: Time limit of a task, in minutes.
+        cpus: Cores of a task.
+        sbatch: Further options of sbatch by name, such as partition, mem, gpus-per-task; null
+            leaves one out.
+
+    Returns:
+        The executor.
+
+    Raises:
+        ConfigurationError: submitit is not installed, or a number is not positive.
+    """
+    if find_spec("submitit") is None:
+        raise ConfigurationError(
+            ["executor=slurm needs submitit; install pipeline-derivatives[slurm]"]
+        )
+    counts = {"workers": workers, "chunks": chunks, "timeout_min": timeout_min, "cpus": cpus}
+    faults = [
+        f"executor.{name}: expected a positive number, got {value}"
+        for name, value in counts.items()
+        if value is not None and value < 1
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+    given = {name: value for name, value in sbatch.items() if value is not None}
+    parameters = {
+        "name": "pipeline",
+        "timeout_min": timeout_min,
+        "cpus_per_task": cpus,
+        "slurm_array_parallelism": workers,
+        "slurm_additional_parameters": {"requeue": True, **given},
+    }
+    return SlurmExecutor(folder, chunks or workers, parameters)
+
+
+def _bytes(size: Any) -> int | None:
+    """Read a size as sbatch does: megabytes unless it says otherwise."""
+    match = re.fullmatch(r"([0-9]+)([KMGT]?)B?", str(size).upper())
+    return None if match is None else int(match[1]) << UNITS[match[2]]

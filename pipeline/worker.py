@@ -1,0 +1,112 @@
+"""What a worker does: take up a run by its plan and compute shards that are not there yet."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.binding import bind_job
+from pipeline.errors import PipelineError, StoreError
+from pipeline.execution import Execution, prepare_run, run_info, threads
+from pipeline.executors.base import Chunk
+from pipeline.function import BoundFunction, bind_function
+from pipeline.grids.base import Grid
+from pipeline.job import Job
+from pipeline.plan import Work
+from pipeline.registry import Registry, build_registry
+
+_PREPARED: dict[str, Execution] = {}
+ONE_AT_A_TIME = threading.Lock()  # forward mode is not safe in threads, and neither is `chdir`
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run as it is sent to workers.
+
+    Attributes:
+        job: What is asked.
+        directory: Where relative paths of the job start.
+        run_id: Digest that the worker has to arrive at.
+        function: What is differentiated, where the worker cannot find it by its name.
+        grid: Where, likewise.
+    """
+
+    job: Job
+    directory: Path
+    run_id: str
+    function: BoundFunction | None = None
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker has done.
+
+    Attributes:
+        points: Points that it evaluated.
+        where: Host and process.
+        error: Why it stopped, where starting it again would not help; or nothing.
+    """
+
+    points: int
+    where: str
+    error: str = ""
+
+
+def compute_chunk(task: Task, chunk: Chunk) -> Report:
+    """Compute those shards of a chunk that are not there yet.
+
+    Args:
+        task: The run.
+        chunk: Indices of shards.
+
+    Returns:
+        What was done. An error that is raised on purpose comes back in the report: it would come
+        again; any other error comes through, and the shards are given out again.
+    """
+    where = f"{socket.gethostname()} {os.getpid()}"
+    with ONE_AT_A_TIME, chdir(task.directory):
+        try:
+            execution = _execution(task)
+            with threads(execution.plan.threads):
+                return Report(execution.compute(chunk), where)
+        except PipelineError as error:
+            return Report(0, where, str(error))
+
+
+def _execution(task: Task) -> Execution:
+    """Take up a run; kept for further chunks of the same run."""
+    known = _PREPARED.get(task.run_id)
+    if known is None:
+        _PREPARED.clear()  # one run at a time: its evaluator may hold much memory
+        known = _PREPARED[task.run_id] = _take_up(task)
+    return known
+
+
+def _take_up(task: Task) -> Execution:
+    registry = build_registry(task.job.plugins)
+    work = Work(task.job, *_objects(task, registry))
+    plan = work.existing_plan()
+    if plan is None or work.run_id != task.run_id:
+        raise StoreError(
+            f"a worker on {socket.gethostname()} arrives at run {work.run_id} in {work.directory.path}, "
+            f"expected {task.run_id} with its run.json: it sees other files or another source than "
+            "the process that started it; give both the same file system and the same packages"
+        )
+    with threads(plan.threads):
+        evaluator = prepare_run(work, plan)
+    observers = Registry.of({}).hook  # those of the run are with the process that started it
+    return Execution.of(work, plan, evaluator, observers, run_info(work, plan))
+
+
+def _objects(task: Task, registry: Registry) -> tuple[BoundFunction, Grid]:
+    if task.grid is None:
+        return bind_job(task.job, registry)
+    if task.function is not None:
+        return task.function, task.grid
+    record = registry.function(task.job.function)
+    return bind_function(record, task.job.parameters, task.grid.n), task.grid
