@@ -106,6 +106,7 @@ class SlurmExecutor(Executor):
     def __init__(self, folder: Path, chunks: int, parameters: dict[str, Any]) -> None:
         self._folder, self._chunks, self._parameters = folder, chunks, parameters
         self._queue = Queue()
+        self._running = False
 
     @property
     def limits(self) -> Limits:
@@ -141,6 +142,7 @@ class SlurmExecutor(Executor):
                 "of conf/executor/slurm.yaml"
             ) from error
         self._write_down(jobs, chunks)
+        self._running = True
         return [SlurmFuture(job, self._queue) for job in jobs]
 
     def recover(self) -> list[tuple[Chunk, Future]]:
@@ -157,6 +159,8 @@ class SlurmExecutor(Executor):
 
     def cancel(self) -> str:
         """Leave the tasks to Slurm: they need nobody."""
+        if not self._running:
+            return ""
         return "its Slurm jobs go on; the same command waits for them again, scancel stops them"
 
     def __enter__(self) -> SlurmExecutor:

@@ -38,8 +38,7 @@ def committed(final: Path) -> Iterator[Path]:
     temporary = final.parent / f".{final.stem}.{_host()}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
     try:
         yield temporary
-        _sync(temporary)
-        _link(temporary, final)
+        _publish(temporary, final)
         temporary.unlink(missing_ok=True)
         _sync(final.parent)
     except (OSError, RuntimeError) as error:  # h5py raises the latter for a full disk, at close
@@ -52,15 +51,19 @@ def committed(final: Path) -> Iterator[Path]:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove the temporaries of processes of this host that are no more.
+    """Remove temporaries that nobody needs.
+
+    They belong to processes of this host that are no more, or somebody else has committed the same.
 
     Args:
         directory: Where they lie.
     """
+    committed_names = {path.stem for path in directory.glob("*.*")}
     for path in directory.glob(".*.tmp"):
         parts = path.name.split(".")
-        host, process = ".".join(parts[2:-3]), parts[-3]
-        if host == _host() and process.isdigit() and not _alive(int(process)):
+        name, host, process = parts[1], ".".join(parts[2:-3]), parts[-3]
+        dead = host == _host() and process.isdigit() and not _alive(int(process))
+        if dead or name in committed_names:
             path.unlink(missing_ok=True)
 
 
@@ -76,6 +79,15 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    try:
+        _sync(temporary)
+        _link(temporary, final)
+    except FileNotFoundError:
+        if not final.exists():  # else somebody else was first, and has tidied up
+            raise
 
 
 def _link(temporary: Path, final: Path) -> None:

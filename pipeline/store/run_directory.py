@@ -51,6 +51,10 @@ class RunDirectory:
             raise StoreError(
                 f"the output directory {self.path} cannot be written to; choose another with output_dir="
             )
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what killed processes have left."""
         remove_stale(self.path)
         remove_stale(self.path / SHARDS)
 

@@ -299,3 +299,15 @@ def test_files_that_refer_to_other_files_are_refused(tmp_path):
                 file.create_virtual_dataset("value", virtual)
         with pytest.raises(StoreError, match="'value' refers to another file"):
             open_results(Path(path))
+
+
+def test_temporaries_of_what_somebody_else_has_committed_are_removed(tmp_path):
+    path = tmp_path / "shard-00000.h5"
+    with committed(path) as late:
+        late.write_text("the same")
+        with committed(path) as first:
+            first.write_text("the same")
+        remove_stale(tmp_path)
+        assert not late.exists()
+    assert path.read_text() == "the same"
+    assert list(tmp_path.iterdir()) == [path]

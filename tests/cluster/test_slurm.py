@@ -1,0 +1,282 @@
+"""One job over the nodes of a real Slurm, and what can happen to it there."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cluster.lab import CPUS, NODES, wait_for
+
+from pipeline import open_results
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+SLOW = """
+import time
+import torch
+from pipeline import Function, hookimpl
+
+
+def build(seconds: float = 0.02):
+    def f(x):
+        time.sleep(seconds)
+        return torch.stack([torch.sin(x).prod(), (x**3).sum()])
+
+    return f
+
+
+@hookimpl
+def pipeline_functions():
+    return [Function("slow", build, n=3, output_shape=(2,))]
+"""
+SHARDS = 24
+
+
+class Command:
+    """`python -m pipeline` with a slow function, in a process of its own."""
+
+    def __init__(self, folder, environment, *overrides):
+        self.folder = folder
+        (folder / "slow.py").write_text(SLOW)
+        self.words = [
+            sys.executable, "-m", "pipeline", "job=hessian", "function=slow", "plugins=[./slow.py]",
+            "grid=random", f"grid.count={4 * SHARDS}", "shard_rows=4", "route=loop", *overrides,
+        ]  # fmt: skip
+        self.environment = environment
+
+    def start(self, *overrides):
+        return subprocess.Popen(
+            [*self.words, *overrides], cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *overrides):
+        return finish(self.start(*overrides))
+
+    def shards(self):
+        return len(list(self.folder.glob("outputs/hessian/slow/*/shards/shard-*.h5")))
+
+    @property
+    def result(self):
+        (path,) = self.folder.glob("outputs/hessian/slow/*/result.h5")
+        return path
+
+    def wait_for_shards(self, count):
+        wait_for(lambda: self.shards() >= count, 120)
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=240)
+    return process.returncode, said
+
+
+@pytest.fixture
+def distributed(slurm, tmp_path):
+    words = ("executor=slurm", "executor.workers=3", "executor.timeout_min=5")
+    return Command(tmp_path, slurm.environment, *words)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    command = Command(
+        tmp_path_factory.mktemp("alone"), dict(os.environ), "function_params.seconds=0.0"
+    )
+    code, said = command.run()
+    assert code == 0, said
+    return command.result
+
+
+def require_same(undisturbed, command):
+    with open_results(undisturbed) as one, open_results(command.result) as two:
+        for name in ("x", "hessian", "status"):
+            assert np.array_equal(one[name][:], two[name][:]), name
+    assert command.shards() == SHARDS
+    assert not list(command.folder.rglob("*.tmp"))
+
+
+def tasks(slurm):
+    """Process ids of the tasks that run now."""
+    found = subprocess.run(
+        ["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_the_numbers_are_those_of_one_process(distributed, undisturbed):
+    code, said = distributed.run("function_params.seconds=0.0")
+    assert code == 0, said
+    assert f"computed {4 * SHARDS} of {4 * SHARDS} points" in said
+    require_same(undisturbed, distributed)
+    code, said = distributed.run("function_params.seconds=0.0")
+    assert code == 0
+    assert "complete already" in said
+
+
+def test_a_killed_task_is_given_out_again(slurm, distributed, undisturbed):
+    process = distributed.start()
+    distributed.wait_for_shards(3)
+    os.kill(tasks(slurm)[0], signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 0, said
+    assert "a worker was lost: ExecutorError: Slurm job" in said
+    assert "shards were lost and are given out again" in said
+    require_same(undisturbed, distributed)
+
+
+def test_a_cancelled_task_is_given_out_again(slurm, distributed, undisturbed):
+    process = distributed.start()
+    distributed.wait_for_shards(3)
+    running = slurm.ask("squeue", "-h", "-r", "-o", "%i").split()
+    slurm.ask("scancel", running[0])
+    code, said = finish(process)
+    assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def wait_until_done(slurm, process):
+    """Without the two minutes that Slurm waits before it starts a task again."""
+
+    def released():
+        for name in slurm.ask("squeue", "-h", "-r", "-p", "main", "-t", "PD", "-o", "%i").split():
+            slurm.ask("scontrol", "update", f"JobId={name}", "StartTime=now")
+        return process.poll() is not None
+
+    wait_for(released, 200)
+    return finish(process)
+
+
+def test_a_node_that_is_cut_off(slurm, distributed, undisturbed):
+    process = distributed.start()
+    distributed.wait_for_shards(3)
+    slurm.cut_off(1)
+    try:
+        code, said = wait_until_done(slurm, process)
+    finally:
+        slurm.start_node(1)
+        wait_for(
+            lambda: slurm.ask("sinfo", "-hN", "-p", "main", "-o", "%t").split() == ["idle"] * NODES,
+            90,
+        )
+    assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def test_a_preempted_task_goes_on_later(slurm, distributed, undisturbed):
+    process = distributed.start()
+    distributed.wait_for_shards(3)
+    script = [
+        "sbatch",
+        "-p",
+        "high",
+        "-N",
+        str(NODES),
+        "-n",
+        str(NODES * CPUS),
+        "--wrap",
+        "sleep 5",
+    ]
+    slurm.ask(*script)
+    wait_for(lambda: "PD" in slurm.ask("squeue", "-h", "-r", "-p", "main", "-o", "%t"), 60)
+    code, said = wait_until_done(slurm, process)
+    assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def test_the_parent_may_die_and_finds_its_tasks_again(distributed, undisturbed):
+    first = distributed.start()
+    distributed.wait_for_shards(3)
+    first.kill()
+    first.communicate()
+    code, said = distributed.run()
+    assert code == 0, said
+    assert len(list(distributed.folder.rglob("array-*.json"))) == 1
+    require_same(undisturbed, distributed)
+
+
+def test_two_parents_on_one_job(distributed, undisturbed):
+    both = [distributed.start(), distributed.start()]
+    for code, said in map(finish, both):
+        assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def test_ctrl_c_leaves_the_tasks_to_slurm(slurm, distributed, undisturbed):
+    process = distributed.start()
+    distributed.wait_for_shards(3)
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code == 130
+    assert "its Slurm jobs go on; the same command waits for them again" in said
+    assert f"of {SHARDS} shards are safe" in said
+    code, said = distributed.run()
+    assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def test_a_point_that_always_fails_fails_alone(distributed):
+    text = SLOW.replace(
+        "time.sleep(seconds)",
+        "\n        if abs(float(x[0]) - FIRST) < 1e-12:\n            raise ValueError('here')",
+    )
+    code, said = distributed.run("function_params.seconds=0.0", "seed=1")
+    assert code == 0, said
+    with open_results(distributed.result) as results:
+        first = float(results.x[7, 0])
+    mine = distributed.folder / "failing.py"
+    mine.write_text(f"FIRST = {first!r}\n{text}")
+    code, said = distributed.run(
+        "plugins=[./failing.py]", "function_params.seconds=0.0", "seed=1", "output_dir=second"
+    )
+    assert code == 0, said
+    assert "point 7 failed: ValueError: here" in said
+    (path,) = distributed.folder.glob("second/hessian/slow/*/result.h5")
+    with open_results(path) as results:
+        assert results.count("failed") == 1
+        assert results.status[7] == 3
+
+
+def test_a_full_disk_is_one_error_and_nothing_is_lost(distributed, undisturbed, tmp_path):
+    disk = tmp_path / "outputs"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        code, said = distributed.run("function_params.seconds=0.0")
+        assert code == 1
+        assert "No space left on device" in said
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        code, said = distributed.run("function_params.seconds=0.0")
+        assert code == 0, said
+        require_same(undisturbed, distributed)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_what_slurm_does_not_take(distributed):
+    code, said = distributed.run("executor.sbatch.partition=nowhere")
+    assert code == 1
+    assert "error: Slurm does not take the job" in said
+    assert "executor.sbatch" in said
+    assert "Traceback" not in said
+
+
+NOTES_ITS_GPU = """
+import os
+import uuid
+
+Path("seen", uuid.uuid4().hex).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+"""
+
+
+def test_a_task_gets_its_gpu(distributed):
+    seen = distributed.folder / "seen"
+    seen.mkdir()
+    (distributed.folder / "gpu.py").write_text(NOTES_ITS_GPU + SLOW)
+    code, said = distributed.run(
+        "plugins=[./gpu.py]", "function_params.seconds=0.0", "executor.sbatch.gpus-per-node=1", "device=cpu"
+    )  # fmt: skip
+    assert code == 0, said
+    assert {file.read_text() for file in seen.iterdir()} & {"0", "1"}
