@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ def build(
     def connect() -> Client:
         if address or scheduler_file:
             return Client(address=address, scheduler_file=scheduler_file, timeout=20)
+        logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells every step of its own
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         return Client(cluster)
 

@@ -266,6 +266,7 @@ def test_what_slurm_does_not_take(distributed):
 NOTES_ITS_GPU = """
 import os
 import uuid
+from pathlib import Path
 
 Path("seen", uuid.uuid4().hex).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 """

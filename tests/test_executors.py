@@ -1,0 +1,241 @@
+"""One job over processes of this machine and over Dask: the same numbers, and what can go wrong."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import pipeline
+from pipeline.errors import ConfigurationError, ExecutorError
+from pipeline.executors import ENGINES, build_executor
+from pipeline.executors.base import interleaved
+from pipeline.executors.slurm import _bytes
+
+POINTS = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(40, 3)
+
+
+def test_every_engine_refuses_what_it_does_not_know(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"executor 'slurn' is unknown.*slurm"):
+        build_executor("slurn", {}, tmp_path)
+    for name in ENGINES:
+        with pytest.raises(ConfigurationError, match=r"executor.wrokers is unknown.*workers"):
+            build_executor(name, {"wrokers": 3}, tmp_path)
+        with pytest.raises(ConfigurationError, match=r"executor.workers: expected int"):
+            build_executor(name, {"workers": "many"}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["local", "slurm"])
+def test_numbers_have_to_be_positive(name, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"executor.workers: expected a positive number"):
+        build_executor(name, {"workers": 0}, tmp_path)
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_written(tmp_path, cli):
+    done = cli("executor.name=slurn", f"output_dir={tmp_path}")
+    assert done.returncode == 1
+    assert "error: executor 'slurn' is unknown" in done.stderr
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize("package", ["submitit", "distributed"])
+def test_what_has_to_be_installed_is_said(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("pipeline.executors.slurm.find_spec", lambda name: None)
+    name = {"submitit": "slurm", "distributed": "dask"}[package]
+    with pytest.raises(ConfigurationError, match=rf"pipeline-derivatives\[{name}\]"):
+        build_executor(name, {}, tmp_path)
+
+
+def test_a_process_per_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
+    executor = build_executor("local", {}, tmp_path)
+    assert executor.limits.sharing == 3
+    with executor:
+        futures = executor.submit(_device_after_a_while, [(0,), (1,), (2,)])
+        assert sorted(future.result() for future in futures) == ["3", "5", "6"]
+
+
+def _device_after_a_while(chunk):
+    time.sleep(3)  # so that nobody takes two chunks
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_memory_is_read_as_sbatch_reads_it():
+    assert [_bytes(size) for size in ("8G", "500", 500, "2t", "64KB")] == [
+        8 << 30, 500 << 20, 500 << 20, 2 << 40, 64 << 10,
+    ]  # fmt: skip
+    assert _bytes("much") is _bytes(None) is None
+
+
+def test_no_shard_is_left_out():
+    for shards in range(12):
+        for count in range(1, 5):
+            chunks = interleaved(range(shards), count)
+            assert sorted(shard for chunk in chunks for shard in chunk) == list(range(shards))
+            assert max(map(len, chunks), default=0) - min(map(len, chunks), default=0) <= 1
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param("local", marks=pytest.mark.timeout(120)),
+        pytest.param("dask", marks=[pytest.mark.slow, pytest.mark.timeout(120)]),
+    ],
+)
+def test_the_numbers_are_those_of_one_process(executor, tmp_path, mine):
+    options = {"plugins": mine, "shard_rows": 7}
+    alone = pipeline.run("chain", POINTS, "all", output_dir=tmp_path / "a", **options)
+    shared = pipeline.run(
+        "chain", POINTS, "all", output_dir=tmp_path / "b", executor={"name": executor, "workers": 2}, **options
+    )  # fmt: skip
+    assert alone.attrs["run_id"] == shared.attrs["run_id"]
+    for name in alone.names:
+        assert np.array_equal(alone[name][:], shared[name][:]), name
+
+
+def scaled(x, scale):
+    return (scale * x**3).sum()
+
+
+@pytest.mark.timeout(120)
+def test_objects_are_sent_to_workers(tmp_path):
+    stored = pipeline.run(
+        functools.partial(scaled, scale=2.0), POINTS, "gradient", output_dir=tmp_path,
+        executor="local", shard_rows=20,
+    )  # fmt: skip
+    assert torch.allclose(torch.from_numpy(stored.gradient[:]), 6 * POINTS**2)
+
+
+def test_an_object_that_cannot_be_sent(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(ExecutorError, match=r"cannot be sent to other processes.*cloudpickle"):
+        pipeline.run(lambda x: x.sum(), POINTS, "value", output_dir=tmp_path, executor="local")
+
+
+FATAL = """
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from pipeline import Function, hookimpl
+
+ARMED = Path(__file__).with_name("armed")
+
+
+def build():
+    def f(x):
+        time.sleep(0.02)
+        if multiprocessing.parent_process() and 0.5 < x[0] < 0.7 and ARMED.exists():
+            if ARMED.read_text() == "once":
+                ARMED.unlink()
+            os.kill(os.getpid(), 9)
+        return (x**3).sum()
+
+    return f
+
+
+@hookimpl
+def pipeline_functions():
+    return [Function("fatal", build, n=3)]
+"""
+
+
+@pytest.fixture
+def fatal(tmp_path):
+    """A function that kills a worker, as long as the file `armed` is there."""
+    (tmp_path / "fatal.py").write_text(FATAL)
+    return functools.partial(
+        pipeline.run, "fatal", POINTS, "gradient", plugins=tmp_path / "fatal.py", shard_rows=4,
+        route="loop", output_dir=tmp_path, executor={"name": "local", "workers": 2, "retries": 1},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_worker_that_is_killed_costs_nothing(fatal, tmp_path, caplog):
+    (tmp_path / "armed").write_text("once")
+    stored = fatal()
+    assert "a worker was lost: BrokenProcessPool" in caplog.text
+    assert "are given out again" in caplog.text
+    assert torch.allclose(torch.from_numpy(stored.gradient[:]), 3 * POINTS**2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_retries_are_bounded_and_what_is_done_stays(fatal, tmp_path):
+    (tmp_path / "armed").write_text("always")
+    with pytest.raises(
+        ExecutorError, match=r"of 10 shards are still missing after 1 retries; last loss: Broken"
+    ):
+        fatal()
+    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*.h5")}
+    assert 0 < len(done) < 10
+    (tmp_path / "armed").unlink()
+    stored = fatal()
+    assert torch.allclose(torch.from_numpy(stored.gradient[:]), 3 * POINTS**2)
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*.h5")}
+    assert kept.items() >= done.items()
+
+
+def worker_processes():
+    found = subprocess.run(
+        ["pgrep", "-f", "multiprocessing.spawn import spawn_main"], capture_output=True, check=False
+    )
+    return set(found.stdout.split())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(fatal, tmp_path, number):
+    before = worker_processes()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "pipeline", "job=gradient", "function=fatal", "grid=random",
+            "grid.count=2000", "route=loop", "shard_rows=10", "plugins=[./fatal.py]",
+            "executor=local", "executor.workers=2",
+        ],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not list(tmp_path.rglob("shard-*.h5")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert worker_processes() - before
+    process.send_signal(number)
+    assert process.wait(30) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    deadline = time.monotonic() + 20
+    while worker_processes() - before:
+        assert time.monotonic() < deadline, "workers go on without their parent"
+        time.sleep(0.05)
+
+
+def test_an_error_that_would_come_again_is_not_retried(tmp_path):
+    """The workers see another source than the process that planned."""
+    plugin = tmp_path / "changing.py"
+    plugin.write_text(
+        "import multiprocessing\nfrom pipeline import Function, hookimpl\n\n\n"
+        "def build(scale: float = 2.0 if multiprocessing.parent_process() else 1.0):\n"
+        "    return lambda x: scale * (x**3).sum()\n\n\n"
+        "@hookimpl\ndef pipeline_functions():\n    return [Function('changing', build, n=3)]\n"
+    )
+    job = [
+        "job=gradient",
+        "function=changing",
+        f"plugins=[{plugin}]",
+        "executor=local",
+        "grid=random",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *job, "grid.count=8"], cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "a worker on" in done.stderr
+    assert "it sees other files or another source" in done.stderr
+    assert "given out again" not in done.stderr
