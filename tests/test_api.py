@@ -1,5 +1,6 @@
 """The Python door."""
 
+import json
 import subprocess
 import sys
 
@@ -179,3 +180,21 @@ def test_a_job_that_nothing_independent_confirms_says_so(caplog):
 
     pipeline.evaluate(lambda x: Opaque.apply(x).sum(), X, "gradient")
     assert "nothing independent confirms the derivatives" in caplog.text
+
+
+def test_a_result_accounts_for_all_its_shards(tmp_path):
+    def fussy(x):
+        if x[0] > 0.9:
+            raise ValueError("too far")
+        return (x**2).sum()
+
+    points = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(20, 2)
+    stored = pipeline.run(
+        fussy, points, "gradient", output_dir=tmp_path, shard_rows=6, route="loop"
+    )
+    assert json.loads(stored.provenance["failures_json"]) == {"19": "ValueError: too far"}
+    (alone,) = json.loads(stored.provenance["circumstances_json"])
+    assert alone["shards"] == 4
+    assert alone["threads"] == torch.get_num_threads()
+    assert stored.certificate["rows_checked"] == 4
+    assert json.loads(stored.certificate["rows_error"])["gradient"] < 1e-14

@@ -193,19 +193,21 @@ def write_group(file: h5py.File, name: str, entries: Mapping[str, Any]) -> None:
             group.create_dataset(key, data=value)
 
 
-def read_group(file: h5py.File, name: str) -> dict[str, Any]:
+def read_group(file: h5py.File, name: str, keys: Sequence[str] | None = None) -> dict[str, Any]:
     """Read what `write_group` wrote.
 
     Args:
         file: An open file.
         name: Name of the group.
+        keys: Which entries; None for all.
 
     Returns:
         Texts, numbers and arrays by name; nothing where there is no such group.
     """
     entries: dict[str, Any] = {}
-    for key, stored in file.get(name, {}).items():
-        value = stored[()]
+    group = file.get(name, {})
+    for key in group if keys is None else keys:
+        value = group[key][()]
         entries[key] = (
             value.decode()
             if isinstance(value, bytes)

@@ -141,13 +141,17 @@ class Results:
         path: Where they are.
         points: N.
         pieces: The files that are there, in order.
+        account: The file that speaks for all of them; None where there is none yet.
     """
 
-    def __init__(self, path: Path, points: int, pieces: Sequence[Piece]) -> None:
+    def __init__(
+        self, path: Path, points: int, pieces: Sequence[Piece], account: Path | None = None
+    ) -> None:
         self.path, self.points = path, points
         self._pieces = pieces
+        self._account = pieces[0] if account is None else Piece(account, 0, points)
+        self.attrs = dict(self._account.file().attrs)
         root = pieces[0].file()
-        self.attrs = dict(root.attrs)
         self.names = tuple(
             name
             for name, stored in root.items()
@@ -192,17 +196,17 @@ class Results:
     @property
     def certificate(self) -> dict[str, Any]:
         """The evidence for the numbers."""
-        return read_group(self._pieces[0].file(), "certificate")
+        return read_group(self._account.file(), "certificate")
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
-        return read_group(self._pieces[0].file(), "provenance")
+        return read_group(self._account.file(), "provenance")
 
     @property
     def axes(self) -> tuple[NDArray[np.float64], ...]:
         """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
-        grid = read_group(self._pieces[0].file(), "grid")
+        grid = read_group(self._account.file(), "grid")
         return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
 
     def missing(self) -> list[tuple[int, int]]:
@@ -270,7 +274,7 @@ class Results:
 
     def close(self) -> None:
         """Close all files."""
-        for piece in self._pieces:
+        for piece in (self._account, *self._pieces):
             piece.close()
 
     def __enter__(self) -> Results:
@@ -311,7 +315,7 @@ def open_results(path: str | Path) -> Results:
     start, stop = int(file.attrs["start"]), int(file.attrs["stop"])
     whole = Piece(place, 0, stop - start)
     file.close()
-    return Results(place, stop - start, _pieces(parts) if parts else [whole])
+    return Results(place, stop - start, _pieces(parts) if parts else [whole], place)
 
 
 def _virtual_parts(file: h5py.File, path: Path) -> list[Path]:

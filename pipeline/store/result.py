@@ -11,12 +11,12 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.commit import committed
+from pipeline.store.evidence import gather
 from pipeline.store.integrity import check_file
 from pipeline.store.layout import (
     Layout,
     create_dimensions,
     describe_dataset,
-    read_group,
     write_group,
     write_root,
 )
@@ -58,7 +58,7 @@ def _copy(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[str
                 writer.append(
                     {dataset.name: file[dataset.name][()] for dataset in layout.datasets()}
                 )
-        for group, entries in _evidence(shards).items():
+        for group, entries in gather(shards).items():
             writer.describe(group, entries)
 
 
@@ -78,7 +78,7 @@ def _virtual(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[
             fill = np.nan if dataset.dtype.kind == "f" else 0
             file.create_virtual_dataset(dataset.name, virtual, fillvalue=fill)
             describe_dataset(file, dataset)
-        for group, entries in _evidence(shards).items():
+        for group, entries in gather(shards).items():
             write_group(file, group, entries)
         write_group(file, "checksums", {"location": "in each shard"})
 
@@ -86,8 +86,3 @@ def _virtual(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[
 def _length(shard: Path) -> int:
     with h5py.File(shard) as file:
         return int(file.attrs["stop"]) - int(file.attrs["start"])
-
-
-def _evidence(shards: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    with h5py.File(shards[0]) as file:
-        return {group: read_group(file, group) for group in ("provenance", "certificate", "grid")}

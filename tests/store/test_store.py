@@ -14,6 +14,7 @@ import xarray
 from pipeline.errors import StoreError
 from pipeline.store import result as result_module
 from pipeline.store.commit import committed, remove_stale
+from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
@@ -31,6 +32,14 @@ LAYOUT = Layout(
     input_units="m",
     output_units="J",
 )
+
+CERTIFICATE = {
+    "route": "loop", "error": 1e-16, "rows_checked": 1, "rows_error": "{}", "disagreements": "[]",
+}  # fmt: skip
+PROVENANCE = {
+    **dict.fromkeys(CIRCUMSTANCES, "here"), "started": "1", "finished": "2", "failures_json": "{}",
+    "config_yaml": "a: 1\n" * 20_000, "seed": 3,
+}  # fmt: skip
 
 
 def rows(start, stop):
@@ -51,8 +60,8 @@ def write(path, start, stop):
         middle = (start + stop) // 2
         writer.append(rows(start, middle))
         writer.append(rows(middle, stop))
-        writer.describe("certificate", {"route": "loop", "error": 1e-16})
-        writer.describe("provenance", {"config_yaml": "a: 1\n" * 20_000, "seed": 3})
+        writer.describe("certificate", CERTIFICATE)
+        writer.describe("provenance", PROVENANCE)
 
 
 @pytest.fixture
@@ -94,7 +103,8 @@ def test_a_result_reads_back_bit_for_bit(finished):
                 1,
                 1,
             )
-            assert results.certificate == {"route": "loop", "error": 1e-16}
+            assert results.certificate["rows_checked"] == 3
+            assert results.certificate["error"] == 1e-16
             assert results.provenance["config_yaml"] == "a: 1\n" * 20_000
             assert "hessian (10, 2, 3, 3) float64" in repr(results)
             assert "hessian" in dir(results)
