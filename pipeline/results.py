@@ -1,10 +1,13 @@
-"""Commands on results: ``python -m pipeline.results verify PATH``."""
+"""Commands on results: ``python -m pipeline.results show PATH``."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.errors import PipelineError
 
@@ -20,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m pipeline.results", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    showing = commands.add_parser("show", help="what is inside, from whom, how sure")
+    showing.add_argument("path", help="a result file, a shard, or the directory of a run")
+    showing.add_argument("--json", action="store_true", help="for programs")
+    showing.set_defaults(run=_show)
     verifying = commands.add_parser(
         "verify", help="check files, checksums and, at stored points, the derivatives themselves"
     )
@@ -29,13 +36,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     verifying.add_argument("--points", type=int, default=16, help="points to compare")
     verifying.set_defaults(run=_verify)
+    merging = commands.add_parser(
+        "consolidate", help="one self-contained file of a finished result"
+    )
+    merging.add_argument("path", help="a result file, or the directory of a run")
+    merging.add_argument("target", type=Path, help="the file to write")
+    merging.set_defaults(run=_consolidate)
+    exporting = commands.add_parser("export", help="to NumPy, Zarr or CSV")
+    exporting.add_argument("path", help="a result file, or the directory of a run")
+    exporting.add_argument("target", type=Path, help="name.csv, name.zarr, or a directory for .npy")
+    exporting.add_argument("--to", metavar="FORMAT", help="npy, zarr or csv; default: by the name")
+    exporting.add_argument("--names", default="", help="datasets, as in x,hessian; default: all")
+    exporting.add_argument("--points", default="", help="of a CSV, as in 0,5,10:20; default: all")
+    exporting.set_defaults(run=_export)
     given = parser.parse_args(arguments)
     try:
         code: int = given.run(given)
+        sys.stdout.flush()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
+
+
+def _show(given: argparse.Namespace) -> int:
+    from pipeline.account import facts, render
+    from pipeline.store.reader import open_results
+
+    with open_results(given.path) as results:
+        account = facts(results)
+    print(json.dumps(account, indent=2) if given.json else render(account))
+    return 0
+
+
+def _consolidate(given: argparse.Namespace) -> int:
+    from pipeline.store.consolidate import consolidate
+    from pipeline.store.reader import open_results
+
+    with open_results(given.path) as results:
+        consolidate(results, given.target)
+    print(
+        f"{given.target}: {given.target.stat().st_size / 2**20:.1f} MiB, every checksum was right"
+    )
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    from pipeline.store.export import export
+    from pipeline.store.reader import open_results
+
+    kind = given.to or given.target.suffix.removeprefix(".") or "npy"
+    names = [name for name in given.names.split(",") if name]
+    with open_results(given.path) as results:
+        export(results, given.target, kind, names, given.points)
+    print(given.target)
+    return 0
 
 
 def _verify(given: argparse.Namespace) -> int:

@@ -1,8 +1,16 @@
-"""`python -m pipeline.results verify`."""
+"""Commands on results: `python -m pipeline.results …`."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
 
 import h5py
+import numpy as np
 import pytest
 import torch
+import xarray
 from conftest import MINE
 
 import pipeline
@@ -170,3 +178,175 @@ def test_an_object_is_verified_with_the_object(tmp_path):
     )
     (fault,) = pipeline.verify(stored.path, function=cube).faults
     assert "the source of function 'square' has changed" in fault
+
+
+@pytest.fixture(params=["whole", "virtual", "unfinished", "shard"])
+def anything(run, request, monkeypatch, compute):
+    """A result in each of the forms that it can have."""
+    if request.param == "whole":
+        return run
+    if request.param == "shard":
+        return shards(run)[1]
+    (run / "result.h5").unlink()
+    if request.param == "unfinished":
+        shards(run)[1].unlink()
+        return run
+    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    return compute()
+
+
+def test_show_gives_an_account_of_anything(anything, capsys):
+    assert results.main(["show", str(anything)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("hessian of chain at 40 points\n")
+    words = [
+        "hessian  (", "function       chain", "stiffness 1.0", "Frenkel & Kontorova 1938", "circumstances",
+        "route", "finite differences", "loop over torch.autograd.grad",
+    ]  # fmt: skip
+    for word in words:
+        assert word in said, word
+    unfinished = anything.is_dir() and not (anything / "result.h5").is_file()
+    assert ("missing  16 to 31" in said) == unfinished
+    assert results.main(["show", str(anything), "--json"]) == 0
+    account = json.loads(capsys.readouterr().out)
+    assert account["datasets"]["hessian"]["dtype"] == "float64"
+    assert account["certificate"]["reference_error"]["hessian"] < 1e-12
+
+
+def test_show_costs_no_torch(run):
+    code = (
+        "import sys; from pipeline.results import main; "
+        f"main(['show', {str(run)!r}]); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_show_lists_what_failed(tmp_path, capsys):
+    def fussy(x):
+        if x[0] > 0:
+            raise ValueError(f"at {float(x[0]):.2f}")
+        return (x**2).sum()
+
+    points = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    stored = pipeline.run(fussy, points, "gradient", output_dir=tmp_path, route="loop")
+    results.main(["show", str(stored.path)])
+    said = capsys.readouterr().out
+    assert "20 of 20: ok 10, failed 10" in said
+    assert "point 10  ValueError: at 0.05" in said
+    assert "5 more" in said
+
+
+def test_a_virtual_result_becomes_one_file(run, monkeypatch, compute, tmp_path, capsys):
+    (run / "result.h5").unlink()
+    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    compute()
+    target = tmp_path / "deep" / "one.h5"
+    assert results.main(["consolidate", str(run), str(target)]) == 0
+    capsys.readouterr()
+    target = target.rename(tmp_path / "moved.h5")
+    with pipeline.open_results(run) as many, pipeline.open_results(target) as one:
+        assert len(many.files) == 3
+        assert one.files == (target,)
+        assert {k: v for k, v in one.attrs.items() if k != "start"} == {
+            k: v for k, v in many.attrs.items() if k != "start"
+        }
+        assert one.certificate == many.certificate
+        assert one.provenance == many.provenance
+        for name in many.names:
+            assert np.array_equal(one[name][:], many[name][:])
+            assert one[name].attrs.keys() == many[name].attrs.keys()
+            assert one[name].dims == many[name].dims
+    assert check_file(target) == []
+    with xarray.open_dataset(target, engine="netcdf4") as data:
+        assert data["hessian"].dims == ("point", "input", "input_2")
+    assert results.main(["verify", str(target)]) == 0
+    assert results.main(["consolidate", str(run), str(target)]) == 1
+    assert "moved.h5 is in the way" in capsys.readouterr().err
+
+
+def test_only_what_is_finished_and_sound_is_consolidated(
+    run, compute, tmp_path, monkeypatch, capsys
+):
+    (run / "result.h5").unlink()
+    target = tmp_path / "one.h5"
+    assert results.main(["consolidate", str(run), str(target)]) == 1
+    assert "has all of its shards but no result.h5" in capsys.readouterr().err
+    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    compute()
+    spoil(shards(run)[2], "hessian", 0, 1.0)
+    assert results.main(["consolidate", str(run), str(target)]) == 1
+    assert "hessian has changed" in capsys.readouterr().err
+    (run / "result.h5").unlink()
+    shards(run)[1].unlink()
+    assert results.main(["consolidate", str(run), str(target)]) == 1
+    assert "is not finished: points 16 to 31 are missing; run" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*one*"))
+
+
+def test_export_to_numpy_and_zarr(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.store.export.BLOCK", 1000)
+    monkeypatch.setattr("pipeline.store.export.CHUNK", 500)
+    assert results.main(["export", str(run), str(tmp_path / "arrays")]) == 0
+    assert results.main(["export", str(run), str(tmp_path / "a.zarr"), "--names", "x,hessian"]) == 0
+    with pipeline.open_results(run) as stored, xarray.open_zarr(tmp_path / "a.zarr") as data:
+        for name in stored.names:
+            assert np.array_equal(np.load(tmp_path / "arrays" / f"{name}.npy"), stored[name][:])
+        assert set(data) == {"x", "hessian"}
+        assert data["hessian"].dims == ("point", "input", "input_2")
+        assert np.array_equal(data["hessian"].values, stored.hessian[:])
+        assert data.attrs["run_id"] == stored.attrs["run_id"]
+
+
+def test_export_of_chosen_points(tmp_path):
+    function = pipeline.Function(
+        "two", lambda: lambda x: torch.stack([x.sum(), x.prod()]), n=2, output_shape=(2,),
+        input_names=("a", "b"), output_names=("u", "v"),
+    )  # fmt: skip
+    points = torch.tensor([[0.1, 1 / 3], [2.0, -5e-324], [7.0, 8.0]], dtype=torch.float64)
+    stored = pipeline.run(function, points, "jacobian", output_dir=tmp_path)
+    target = tmp_path / "t.csv"
+    words = ["export", str(stored.path), str(target), "--points", "0,-2:"]
+    assert results.main(words) == 0
+    with target.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == [
+        "point", "x[a]", "x[b]", "jacobian[u,a]", "jacobian[u,b]", "jacobian[v,a]", "jacobian[v,b]", "status",
+    ]  # fmt: skip
+    assert [row["point"] for row in table] == ["0", "1", "2"]
+    assert [row["status"] for row in table] == ["ok"] * 3
+    assert [float(row["x[b]"]) for row in table] == points[:, 1].tolist()
+    assert float(table[2]["jacobian[v,a]"]) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["a.foo"], r"format 'foo' is unknown. Known: csv, npy, zarr"),
+        (["a.csv", "--names", "hesian"], r"no dataset 'hesian'. Did you mean 'hessian'"),
+        (["a.csv", "--points", "3,40"], r"points: expected indices .* below 40, got '40'"),
+        (["a.csv", "--points", "x"], r"points: expected indices .*, got 'x'"),
+        (["a.npy", "--points", "3"], r"points are chosen for csv; npy takes the whole result"),
+        (["taken.csv"], r"taken.csv is in the way"),
+    ],
+)
+def test_an_export_that_cannot_be_made_leaves_nothing(run, tmp_path, words, complaint, capsys):
+    (tmp_path / "taken.csv").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    assert results.main(["export", str(run), str(tmp_path / words[0]), *words[1:]]) == 1
+    assert re.search(complaint, capsys.readouterr().err)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "taken.csv").read_text() == "mine"
+
+
+def test_a_table_of_too_many_rows(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.store.export.MOST_ROWS", 39)
+    assert results.main(["export", str(run), str(tmp_path / "a.csv")]) == 1
+    assert "choose some by points" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*a.csv*"))
+
+
+def test_without_zarr(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    assert results.main(["export", str(run), str(tmp_path / "a.zarr")]) == 1
+    assert "install pipeline-derivatives[zarr]" in capsys.readouterr().err

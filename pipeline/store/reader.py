@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     import xarray
 
+SCALES = ("DIMENSION_LIST", "_Netcdf4Dimid")  # HDF5's own, of use only inside a file
 MOST_OPEN = 100  # files that stay open between reads
 
 
@@ -56,13 +58,22 @@ class StoredArray:
         name: Name of the dataset.
         shape: (N, …).
         dtype: NumPy dtype.
+        attrs: Units, long name and what else is written with it.
+        dims: Names of its dimensions, `point` first.
     """
 
     def __init__(self, name: str, pieces: Sequence[Piece], points: int) -> None:
         first = pieces[0].file()[name]
         self.name, self.dtype = name, first.dtype
         self.shape: tuple[int, ...] = (points, *first.shape[1:])
+        self.attrs = {key: value for key, value in first.attrs.items() if key not in SCALES}
+        self.dims = tuple(axis[0].name.removeprefix("/") for axis in first.dims)
         self._pieces = pieces
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * int(self.dtype.itemsize)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -192,6 +203,30 @@ class Results:
     def files(self) -> tuple[Path, ...]:
         """The files that hold the rows, in order."""
         return tuple(piece.path for piece in self._pieces)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """First row, and the row after the last, of each of the files."""
+        return tuple((piece.start, piece.stop) for piece in self._pieces)
+
+    @property
+    def account(self) -> Path:
+        """The file that speaks for all: with the attributes, the certificate, the provenance."""
+        return self._account.path
+
+    def labels(self, dimension: str) -> list[str]:
+        """Names along a dimension: of the inputs or outputs where they have names, else numbers.
+
+        Args:
+            dimension: E.g. input_2, which has the names of input.
+
+        Returns:
+            One per index.
+        """
+        file, kind = self._account.file(), dimension.partition("_")[0]
+        if f"{kind}_name" in file:
+            return [name.decode() for name in file[f"{kind}_name"][()]]
+        return [str(index) for index in range(len(file[dimension]))]
 
     @property
     def certificate(self) -> dict[str, Any]:

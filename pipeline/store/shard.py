@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,14 +31,14 @@ class ShardWriter:
 
     Args:
         file: The open file, with all datasets created.
-        layout: What it holds.
+        names: Datasets with a row per point.
         summing: A thread in which checksums are taken while the rows are written.
     """
 
-    def __init__(self, file: h5py.File, layout: Layout, summing: Executor) -> None:
+    def __init__(self, file: h5py.File, names: Iterable[str], summing: Executor) -> None:
         self._file, self._summing = file, summing
         self._rows = 0
-        self._checksums = {dataset.name: 0 for dataset in layout.datasets()}
+        self._checksums = dict.fromkeys(names, 0)
 
     def append(self, rows: Rows) -> None:
         """Write the next batch.
@@ -96,6 +96,7 @@ def new_shard(
             file.create_dataset(dataset.name, shape=(points, *dataset.shape), dtype=dataset.dtype)
             describe_dataset(file, dataset)
         with ThreadPoolExecutor(1, thread_name_prefix="checksums") as summing:
-            writer = ShardWriter(file, layout, summing)
+            names = [dataset.name for dataset in layout.datasets()]
+            writer = ShardWriter(file, names, summing)
             yield writer
         writer.seal()

@@ -1,0 +1,183 @@
+"""A readable account of a result: what is inside, from whom, how sure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.store.evidence import CIRCUMSTANCES
+from pipeline.store.layout import STATUS
+from pipeline.store.reader import Results
+
+MOST_LISTED = 5  # failures or gaps
+Facts = dict[str, dict[str, Any]]
+
+
+def facts(results: Results) -> Facts:
+    """Collect what a result says of itself.
+
+    Args:
+        results: Open results, finished or not.
+
+    Returns:
+        Section -> name -> value, all of it JSON values.
+    """
+    provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
+    return {
+        "result": _result(results),
+        "datasets": {name: _dataset(results, name) for name in results.names},
+        "origin": _origin(results, provenance),
+        "certificate": certificate,
+        "failures": provenance["failures"],
+    }
+
+
+def render(account: Facts) -> str:
+    """Write an account for people.
+
+    Args:
+        account: As `facts` gives it.
+
+    Returns:
+        A few dozen lines.
+    """
+    result = account["result"]
+    datasets: list[tuple[str, ...]] = [
+        (name, f"{tuple(entry['shape'])} {entry['dtype']}", _unit(entry["units"]), entry["about"])
+        for name, entry in account["datasets"].items()
+    ]
+    sections = (
+        ("", list(_summary(result))),
+        ("datasets", datasets),
+        ("origin", [(key, _spell(value)) for key, value in account["origin"].items() if value]),
+        ("evidence", list(_evidence(account["certificate"]))),
+        ("failures", list(_failures(account["failures"]))),
+    )
+    blocks = [
+        "\n".join(([head] if head else []) + _aligned(rows)) for head, rows in sections if rows
+    ]
+    return "\n\n".join([f"{result['title']}\n{blocks[0]}", *blocks[1:]])
+
+
+def _decoded(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they were before HDF5: what is JSON is read, ``_json`` in a name means that it is."""
+    decoded = {}
+    for name, value in entries.items():
+        if name.endswith("_json"):
+            decoded[name.removesuffix("_json")] = json.loads(value)
+        elif isinstance(value, str) and value[:1] in ("[", "{", "n"):
+            decoded[name] = _maybe_json(value)
+        else:
+            decoded[name] = value
+    return decoded
+
+
+def _maybe_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _result(results: Results) -> dict[str, Any]:
+    missing = results.missing()
+    lost = sum(stop - start for start, stop in missing)
+    counts = {name: results.count(name) for name in STATUS if name != "missing"}
+    return {
+        "title": str(results.attrs["title"]),
+        "path": str(results.path),
+        "run": str(results.attrs["run_id"]),
+        "files": len(results.files),
+        "bytes": sum(path.stat().st_size for path in results.files),
+        "points": results.points,
+        "computed": results.points - lost,
+        "missing": [f"{start} to {stop - 1}" for start, stop in missing],
+        "status": {name: count for name, count in counts.items() if count},
+    }
+
+
+def _dataset(results: Results, name: str) -> dict[str, Any]:
+    array = results[name]
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "units": str(array.attrs.get("units", "")),
+        "about": str(array.attrs.get("long_name", "")),
+    }
+
+
+def _origin(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    identity = provenance["identity"]
+    alone = {name: provenance[name] for name in CIRCUMSTANCES}
+    return {
+        "function": identity["function"],
+        "parameters": identity["parameters"],
+        "source": provenance["function_source"],
+        "digest": identity["source"],
+        "grid": identity["grid"],
+        "command": str(results.attrs["history"]).partition(" ")[2],
+        "started": provenance["started"],
+        "finished": provenance["finished"],
+        "circumstances": provenance.get("circumstances") or [alone],
+        "pipeline": provenance["packages"].get("pipeline-derivatives", ""),
+    }
+
+
+def _evidence(certificate: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    widths = ", ".join(map(str, certificate["widths_checked"]))
+    yield "route", f"{certificate['route']} {certificate['mode']}"
+    yield "reference", certificate["reference"]
+    yield "compared", f"{certificate['points_checked']} points, in batches of {widths}"
+    yield "largest error", _spell(certificate["reference_error"])
+    if certificate["rows_checked"]:
+        error = _spell(certificate["rows_error"])
+        yield "while running", f"rows compared: {certificate['rows_checked']}, error {error}"
+    for key, words in (
+        ("finite_difference_residual", "finite differences"),
+        ("forward_reverse_residual", "forward - reverse"),
+        ("symmetry_residual", "asymmetry"),
+        ("rounding_error", "rounding"),
+    ):
+        if certificate[key] is not None:
+            yield words, f"{certificate[key]:.1e}"
+    yield from (("not checked", reason) for reason in certificate["unchecked"])
+    yield from (("DISAGREEMENT", reason) for reason in certificate["disagreements"])
+
+
+def _failures(failures: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
+    listed = sorted(failures.items(), key=lambda entry: int(entry[0]))
+    yield from ((f"point {index}", reason) for index, reason in listed[:MOST_LISTED])
+    if len(listed) > MOST_LISTED:
+        yield "…", f"{len(listed) - MOST_LISTED} more"
+
+
+def _summary(result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    files = "1 file" if result["files"] == 1 else f"{result['files']} files"
+    yield "path", f"{result['path']} ({files}, {result['bytes'] / 2**20:.1f} MiB)"
+    yield "run", result["run"]
+    yield "points", f"{result['computed']} of {result['points']}: {_spell(result['status'])}"
+    yield from (("missing", gap) for gap in result["missing"][:MOST_LISTED])
+    if len(result["missing"]) > MOST_LISTED:
+        yield "…", f"{len(result['missing']) - MOST_LISTED} more gaps"
+
+
+def _unit(units: str) -> str:
+    return "" if units == "1" else units
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_spell(entry)}" for key, entry in value.items() if entry != "")
+    if isinstance(value, list):
+        return "; ".join(map(_spell, value))
+    return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 1e-3 else str(value)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
