@@ -12,6 +12,7 @@ from pipeline.store.reader import Results
 
 MOST_LISTED = 5  # failures or gaps
 Facts = dict[str, dict[str, Any]]
+Sections = Sequence[tuple[str, Sequence[tuple[str, ...]]]]
 
 
 def facts(results: Results) -> Facts:
@@ -42,22 +43,34 @@ def render(account: Facts) -> str:
     Returns:
         A few dozen lines.
     """
-    result = account["result"]
-    datasets: list[tuple[str, ...]] = [
+    blocks = [
+        "\n".join(([head] if head else []) + _aligned(rows)) for head, rows in sections(account)
+    ]
+    return "\n\n".join([f"{account['result']['title']}\n{blocks[0]}", *blocks[1:]])
+
+
+def sections(account: Facts) -> Sections:
+    """Put an account into words, section by section.
+
+    Args:
+        account: As `facts` gives it.
+
+    Returns:
+        Heading and rows of cells; the first section has no heading, none is empty.
+    """
+    datasets = [
         (name, f"{tuple(entry['shape'])} {entry['dtype']}", _unit(entry["units"]), entry["about"])
         for name, entry in account["datasets"].items()
     ]
-    sections = (
-        ("", list(_summary(result))),
+    origin = [(key, _spell(value)) for key, value in account["origin"].items() if value]
+    every: Sections = [
+        ("", list(_summary(account["result"]))),
         ("datasets", datasets),
-        ("origin", [(key, _spell(value)) for key, value in account["origin"].items() if value]),
+        ("origin", origin),
         ("evidence", list(_evidence(account["certificate"]))),
         ("failures", list(_failures(account["failures"]))),
-    )
-    blocks = [
-        "\n".join(([head] if head else []) + _aligned(rows)) for head, rows in sections if rows
     ]
-    return "\n\n".join([f"{result['title']}\n{blocks[0]}", *blocks[1:]])
+    return [(head, rows) for head, rows in every if rows]
 
 
 def _decoded(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     verifying.add_argument("--points", type=int, default=16, help="points to compare")
     verifying.set_defaults(run=_verify)
+    reporting = commands.add_parser("report", help="one HTML page with pictures")
+    reporting.add_argument("path", help="a result file, or the directory of a run")
+    reporting.add_argument("target", nargs="?", type=Path, help="default: report.html beside it")
+    reporting.add_argument("--points", default="", help="where matrices are drawn, as in 0,5")
+    reporting.set_defaults(run=_report)
     merging = commands.add_parser(
         "consolidate", help="one self-contained file of a finished result"
     )
@@ -69,6 +74,22 @@ def _show(given: argparse.Namespace) -> int:
     with open_results(given.path) as results:
         account = facts(results)
     print(json.dumps(account, indent=2) if given.json else render(account))
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from pipeline.store.export import select_points
+    from pipeline.store.reader import open_results
+
+    try:
+        from pipeline.report.page import write_report
+    except ImportError as error:
+        raise PipelineError(f"{error}; install pipeline-derivatives[report]") from error
+    with open_results(given.path) as results:
+        target = given.target or results.account.with_name("report.html")
+        points = select_points(given.points, len(results)) if given.points else ()
+        write_report(results, target, points)
+    print(target)
     return 0
 
 
