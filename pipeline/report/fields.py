@@ -14,6 +14,7 @@ from pipeline.report.selection import read
 from pipeline.store.reader import Results
 
 MOST_OUTPUTS = 4  # that are drawn one by one
+LONGEST_UNIT = 24  # that fits beside a picture
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Field:
         values: (B,).
         unit: Of the values, or nothing.
         signed: It has a sign, and zero is a place of its own.
+        ratio: It is a ratio, which belongs on a logarithmic scale.
     """
 
     name: str
     values: NDArray[np.float64]
     unit: str = ""
     signed: bool = False
+    ratio: bool = False
 
 
 def fields(results: Results, indices: NDArray[np.int64]) -> list[Field]:
@@ -49,7 +52,8 @@ def fields(results: Results, indices: NDArray[np.int64]) -> list[Field]:
             continue
         rows = read(results, name, indices)
         unit = str(results[name].attrs.get("units", "1"))
-        found += _fields_of(results, name, rows, "" if unit == "1" else unit)
+        short = unit != "1" and len(unit) <= LONGEST_UNIT
+        found += _fields_of(results, name, rows, unit if short else "")
     order = ("value", "gradient", "jacobian", "hessian")
     return sorted(found, key=lambda field: _rank(field.name, order))
 
@@ -83,7 +87,7 @@ def _spectrum(rows: NDArray[Any], unit: str) -> Iterator[Field]:
         return
     yield Field("hessian: smallest eigenvalue", spectrum[:, 0], unit, signed=True)
     yield Field("hessian: largest eigenvalue", spectrum[:, -1], unit, signed=True)
-    yield Field("hessian: condition number", condition_numbers(spectrum))
+    yield Field("hessian: condition number", condition_numbers(spectrum), ratio=True)
 
 
 def _rank(name: str, order: tuple[str, ...]) -> tuple[int, str]:

@@ -21,6 +21,7 @@ from pipeline.store.commit import committed
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results
 
+FEW = 6  # points that are a table rather than a picture
 MOST_LISTED = 100  # points that were not ok
 MOST_CELLS = 250_000  # of a matrix that is drawn
 
@@ -53,10 +54,14 @@ def write_report(results: Results, target: Path, points: Sequence[int] = ()) -> 
     """
     selection = select(results)
     account = facts(results)
+    found = fields(results, selection.indices)
+    few = len(selection.indices) < FEW
     text = _template().render(
         title=account["result"]["title"],
         sections=sections(account),
-        chapters=list(_chapters(results, selection, points)),
+        indices=selection.indices.tolist(),
+        numbers=found if few else (),
+        chapters=list(_chapters(results, selection, () if few else found, points)),
         flagged=list(_flagged(results, selection, account)),
         most=MOST_LISTED,
     )
@@ -70,15 +75,15 @@ def _template() -> Any:
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
-def _chapters(results: Results, selection: Selection, points: Sequence[int]) -> Iterator[Chapter]:
-    found = [
-        field for field in fields(results, selection.indices) if np.isfinite(field.values).any()
-    ]
-    drawn = list(_over_inputs(results, selection, found))
-    if drawn:
+def _chapters(
+    results: Results, selection: Selection, found: Sequence[Field], points: Sequence[int]
+) -> Iterator[Chapter]:
+    finite = [field for field in found if np.isfinite(field.values).any()]
+    if finite:
+        drawn = list(_over_inputs(results, selection, finite))
         yield Chapter("Over the inputs", f"Drawn: {selection.words}.", drawn)
-    spread = [histogram(field) for field in found]
-    yield Chapter("Distributions", f"Counted: {selection.words}.", spread)
+        spread = [histogram(field) for field in finite]
+        yield Chapter("Distributions", f"Counted: {selection.words}.", spread)
     where = list(points) or _typical(results, selection)
     yield Chapter("Matrices", "At single points.", list(_matrices(results, where)))
     patterns = list(_patterns(results, selection))
@@ -89,7 +94,7 @@ def _chapters(results: Results, selection: Selection, points: Sequence[int]) -> 
 def _over_inputs(
     results: Results, selection: Selection, found: Sequence[Field]
 ) -> Iterator[Picture]:
-    labels, axes = results.labels("input"), selection.axes
+    labels, axes = _axis_names(results), selection.axes
     points = read(results, "x", selection.indices)
     if len(axes) == 2:
         first, second = (np.unique(points[:, axis]) for axis in axes)
@@ -102,6 +107,16 @@ def _over_inputs(
         yield from (curve(points[:, axis], field, labels[axis]) for field in found)
         return
     yield from (scatter(points, field, labels) for field in found)
+
+
+def _axis_names(results: Results) -> list[str]:
+    unit = str(results["x"].attrs.get("units", "1"))
+    names = [f"input {name}" if name.isdigit() else name for name in results.labels("input")]
+    units = unit.split(", ")
+    units = units if len(units) == len(names) else [unit] * len(names)
+    return [
+        name if own == "1" else f"{name} ({own})" for name, own in zip(names, units, strict=True)
+    ]
 
 
 def _typical(results: Results, selection: Selection) -> list[int]:
@@ -136,7 +151,7 @@ def _drawable(results: Results) -> Iterator[tuple[str, tuple[list[str], list[str
         if name not in results.names:
             continue
         array = results[name]
-        if len(array.dims) >= 3 and np.prod(array.shape[-2:]) <= MOST_CELLS:
+        if len(array.dims) >= 3 and 1 < np.prod(array.shape[-2:]) <= MOST_CELLS:
             rows, columns = (results.labels(dimension) for dimension in array.dims[-2:])
             yield name, (rows, columns)
 

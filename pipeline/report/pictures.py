@@ -53,7 +53,7 @@ def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
     order = np.argsort(x, kind="stable")
     values = np.where(np.isfinite(field.values), field.values, np.nan)
     axes.plot(x[order], values[order], color=INK, linewidth=1.4, marker="." if len(x) < 60 else "")
-    if _is_wide(values) and not field.signed:
+    if _is_logarithmic(field):
         axes.set_yscale("log")
     axes.set_xlabel(_plain(label))
     axes.set_ylabel(_plain(field.unit or field.name))
@@ -131,9 +131,9 @@ def histogram(field: Field) -> Picture:
     figure, axes = _canvas(height=2.3)
     values = field.values[np.isfinite(field.values)]
     bins: Any = 60
-    if _is_wide(values) and not field.signed:
+    if _is_logarithmic(field):
         values = values[values > 0]
-        bins = np.geomspace(values.min(), values.max(), 60)
+        bins = np.geomspace(values.min(), max(values.max(), 1.01 * values.min()), 60)
         axes.set_xscale("log")
     axes.hist(values, bins=bins, color=INK)
     axes.set_xlabel(_plain(field.unit or field.name))
@@ -211,9 +211,7 @@ def _canvas(height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def _map(name: str) -> Any:
-    colours = colormaps[name].copy()
-    colours.set_bad(GREY)
-    return colours
+    return colormaps[name].with_extremes(bad=GREY)
 
 
 def _colours(field: Field) -> tuple[Normalize, Any, bool]:
@@ -226,18 +224,18 @@ def _colours(field: Field) -> tuple[Normalize, Any, bool]:
         return Normalize(-end, end), _map("PuOr_r"), end < np.abs(finite).max()
     low, high = (float(end) for end in np.percentile(finite, CUT))
     cut = low > finite.min() or high < finite.max()
-    if _is_wide(finite):
-        return LogNorm(low, high), _map("viridis"), cut
+    if _is_logarithmic(field):
+        low, high = (float(end) for end in np.percentile(finite[finite > 0], CUT))
+        return LogNorm(low, max(high, 1.01 * low)), _map("viridis"), cut
     return Normalize(low, high if high > low else low + 1), _map("viridis"), cut
 
 
-def _is_wide(values: NDArray[Any]) -> bool:
-    finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() < 0 or (finite == 0).mean() > 0.1:
+def _is_logarithmic(field: Field) -> bool:
+    finite = field.values[np.isfinite(field.values)]
+    if field.signed or not finite.size or finite.min() < 0 or (finite == 0).mean() > 0.1:
         return False
-    positive = finite[finite > 0]
-    low, high = np.percentile(positive, CUT)
-    return bool(high / low > WIDE)
+    low, high = np.percentile(finite[finite > 0], CUT)
+    return field.ratio or bool(high > WIDE * low)
 
 
 def _bar(figure: Figure, axes: Axes, drawn: Any, field: Field, cut: bool) -> None:

@@ -72,7 +72,9 @@ def read(results: Results, name: str, indices: Sequence[int] | NDArray[np.int64]
     array = results[name]
     rows = np.asarray(indices, dtype=np.int64)
     gap = max(NEAR // max(array.row_bytes, 1), 1)
-    groups = np.split(rows, np.flatnonzero(np.diff(rows) > gap) + 1)
+    gaps = np.searchsorted([start for start, _ in results.missing()], rows, side="right")
+    apart = (np.diff(rows) > gap) | (np.diff(gaps) > 0)
+    groups = np.split(rows, np.flatnonzero(apart) + 1)
     parts = [array.read(int(group[0]), int(group[-1]) + 1)[group - group[0]] for group in groups]
     return np.concatenate(parts)
 
