@@ -52,9 +52,9 @@ def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
     figure, axes = _canvas()
     order = np.argsort(x, kind="stable")
     values = np.where(np.isfinite(field.values), field.values, np.nan)
-    axes.plot(x[order], values[order], color=INK, linewidth=1.4, marker="." if len(x) < 60 else "")
     if _is_logarithmic(field):
         axes.set_yscale("log")
+    axes.plot(x[order], values[order], color=INK, linewidth=1.4, marker="." if len(x) < 60 else "")
     axes.set_xlabel(_plain(label))
     axes.set_ylabel(_plain(field.unit or field.name))
     axes.grid(alpha=0.25)
@@ -267,6 +267,7 @@ def _plain(text: str) -> str:
 
 def _picture(figure: Figure, title: str, caption: str) -> Picture:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", dpi=120, metadata={"Date": None})
+    with np.errstate(all="ignore"):  # margins around numbers near the ends of float64
+        figure.savefig(buffer, format="svg", dpi=120, metadata={"Date": None})
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return Picture(title, caption, f"data:image/svg+xml;base64,{encoded}")
