@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results
+from pipeline.store.trust import readable
 
 MOST_LISTED = 5  # failures or gaps
 Facts = dict[str, dict[str, Any]]
@@ -24,14 +25,15 @@ def facts(results: Results) -> Facts:
     Returns:
         Section -> name -> value, all of it JSON values.
     """
-    provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
-    return {
-        "result": _result(results),
-        "datasets": {name: _dataset(results, name) for name in results.names},
-        "origin": _origin(results, provenance),
-        "certificate": certificate,
-        "failures": provenance["failures"],
-    }
+    with readable(results.account):
+        provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
+        return {
+            "result": _result(results),
+            "datasets": {name: _dataset(results, name) for name in results.names},
+            "origin": _origin(results, provenance),
+            "certificate": certificate,
+            "failures": provenance["failures"],
+        }
 
 
 def render(account: Facts) -> str:

@@ -70,10 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(given: argparse.Namespace) -> int:
     from pipeline.account import facts, render
     from pipeline.store.reader import open_results
+    from pipeline.store.trust import readable
 
-    with open_results(given.path) as results:
+    with open_results(given.path) as results, readable(results.account):
         account = facts(results)
-    print(json.dumps(account, indent=2) if given.json else render(account))
+        text = json.dumps(account, indent=2) if given.json else render(account)
+    print(text)
     return 0
 
 

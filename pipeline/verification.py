@@ -25,6 +25,7 @@ from pipeline.registry import build_registry
 from pipeline.store.integrity import check_files
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results, open_results
+from pipeline.store.trust import readable
 
 OBJECT = (
     "the derivatives were not compared again: the function was given as a Python object; "
@@ -72,7 +73,8 @@ def verify(
         facts = [f"{results.points} points in {len(results.files)} file(s)"]
         if not faults:
             facts.append("every checksum is right")
-        identity = json.loads(results.provenance["identity_json"])
+        with readable(results.account):
+            identity = json.loads(results.provenance["identity_json"])
         if results.provenance.get("function_from") == "object" and not (function or plugins):
             return Verification(Path(path), (*facts, OBJECT), tuple(faults))
         try:

@@ -21,6 +21,7 @@ WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithm
 CUT = (1.0, 99.0)  # percentiles at which colours end
 GREY = "#d9d9d9"  # of what has no value
 INK = "#1b4965"
+QUIET = np.errstate(all="ignore")  # matplotlib's margins around numbers near the ends of float64
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Picture:
     source: str
 
 
+@QUIET
 def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
     """Draw a field over one input.
 
@@ -61,6 +63,7 @@ def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
     return _picture(figure, field.name, _remark(field))
 
 
+@QUIET
 def map_of(x: NDArray[Any], y: NDArray[Any], field: Field, labels: Sequence[str]) -> Picture:
     """Draw a field over a plane of two inputs.
 
@@ -92,6 +95,7 @@ def map_of(x: NDArray[Any], y: NDArray[Any], field: Field, labels: Sequence[str]
     return _picture(figure, field.name, _remark(field, cut))
 
 
+@QUIET
 def scatter(points: NDArray[Any], field: Field, labels: Sequence[str]) -> Picture:
     """Draw a field at scattered points, over the first two inputs.
 
@@ -119,6 +123,7 @@ def scatter(points: NDArray[Any], field: Field, labels: Sequence[str]) -> Pictur
     return _picture(figure, field.name, _remark(field, cut))
 
 
+@QUIET
 def histogram(field: Field) -> Picture:
     """Draw how often which values occur.
 
@@ -141,6 +146,7 @@ def histogram(field: Field) -> Picture:
     return _picture(figure, field.name, _remark(field))
 
 
+@QUIET
 def matrix(
     title: str, values: NDArray[Any], rows: Sequence[str], columns: Sequence[str]
 ) -> Picture:
@@ -267,7 +273,6 @@ def _plain(text: str) -> str:
 
 def _picture(figure: Figure, title: str, caption: str) -> Picture:
     buffer = io.BytesIO()
-    with np.errstate(all="ignore"):  # margins around numbers near the ends of float64
-        figure.savefig(buffer, format="svg", dpi=120, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", dpi=120, metadata={"Date": None})
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return Picture(title, caption, f"data:image/svg+xml;base64,{encoded}")

@@ -13,7 +13,7 @@ from pipeline.errors import StoreError
 from pipeline.store.layout import read_group
 from pipeline.store.reader import Results
 from pipeline.store.run_directory import RunDirectory
-from pipeline.store.trust import open_checked
+from pipeline.store.trust import open_checked, readable
 
 BLOCK = 16 << 20  # bytes read at a time
 
@@ -44,14 +44,14 @@ def check_file(path: Path) -> list[str]:
     """
     faults = []
     try:
-        with open_checked(path) as file:
+        with open_checked(path) as file, readable(path):
             for name, expected in read_group(file, "checksums").items():
                 seen = f"crc32:{_checksum(file[name]):08x}"
                 if seen != expected:
                     faults.append(
                         f"{path.name}: {name} has changed: expected {expected}, got {seen}"
                     )
-    except (StoreError, OSError, KeyError) as error:
+    except StoreError as error:
         faults.append(f"{path.name} cannot be read: {error}")
     return faults
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import MissingShardsError, StoreError, nearest
 from pipeline.store.layout import STATUS, read_group
 from pipeline.store.run_directory import PLAN, RESULT, SHARDS
-from pipeline.store.trust import open_checked
+from pipeline.store.trust import is_rows, open_checked, readable
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +63,12 @@ class StoredArray:
     """
 
     def __init__(self, name: str, pieces: Sequence[Piece], points: int) -> None:
-        first = pieces[0].file()[name]
-        self.name, self.dtype = name, first.dtype
-        self.shape: tuple[int, ...] = (points, *first.shape[1:])
-        self.attrs = {key: value for key, value in first.attrs.items() if key not in SCALES}
-        self.dims = tuple(axis[0].name.removeprefix("/") for axis in first.dims)
+        with readable(pieces[0].path):
+            first = pieces[0].file()[name]
+            self.name, self.dtype = name, first.dtype
+            self.shape: tuple[int, ...] = (points, *first.shape[1:])
+            self.attrs = {key: value for key, value in first.attrs.items() if key not in SCALES}
+            self.dims = tuple(axis[0].name.removeprefix("/") for axis in first.dims)
         self._pieces = pieces
 
     @property
@@ -131,7 +132,9 @@ class StoredArray:
             if low > done:
                 break
             source = np.s_[low - piece.start : high - piece.start]
-            piece.file()[self.name].read_direct(block, source, np.s_[low - start : high - start])
+            with readable(piece.path):
+                stored = piece.file()[self.name]
+                stored.read_direct(block, source, np.s_[low - start : high - start])
             piece.rest(len(self._pieces))
             done = high
         if done < stop:
@@ -161,13 +164,10 @@ class Results:
         self.path, self.points = path, points
         self._pieces = pieces
         self._account = pieces[0] if account is None else Piece(account, 0, points)
-        self.attrs = dict(self._account.file().attrs)
-        root = pieces[0].file()
-        self.names = tuple(
-            name
-            for name, stored in root.items()
-            if _is_rows(stored) and stored.shape[0] == pieces[0].stop - pieces[0].start
-        )
+        with readable(self._account.path):
+            self.attrs = dict(self._account.file().attrs)
+            root = pieces[0].file()
+            self.names = tuple(name for name, stored in root.items() if is_rows(stored))
 
     def __getitem__(self, name: str) -> StoredArray:
         """Find a dataset.
@@ -224,25 +224,30 @@ class Results:
             One per index.
         """
         file, kind = self._account.file(), dimension.partition("_")[0]
-        if f"{kind}_name" in file:
-            return [name.decode() for name in file[f"{kind}_name"][()]]
-        return [str(index) for index in range(len(file[dimension]))]
+        with readable(self._account.path):
+            if f"{kind}_name" in file:
+                return [name.decode() for name in file[f"{kind}_name"][()]]
+            return [str(index) for index in range(len(file[dimension]))]
 
     @property
     def certificate(self) -> dict[str, Any]:
         """The evidence for the numbers."""
-        return read_group(self._account.file(), "certificate")
+        return self._entries("certificate")
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
-        return read_group(self._account.file(), "provenance")
+        return self._entries("provenance")
 
     @property
     def axes(self) -> tuple[NDArray[np.float64], ...]:
         """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
-        grid = read_group(self._account.file(), "grid")
+        grid = self._entries("grid")
         return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
+
+    def _entries(self, group: str) -> dict[str, Any]:
+        with readable(self._account.path):
+            return read_group(self._account.file(), group)
 
     def missing(self) -> list[tuple[int, int]]:
         """Ranges of points that have not been computed.
@@ -268,7 +273,8 @@ class Results:
         """
         total = 0
         for piece in self._pieces:
-            total += int(np.count_nonzero(piece.file()["status"][()] == STATUS[status]))
+            with readable(piece.path):
+                total += int(np.count_nonzero(piece.file()["status"][()] == STATUS[status]))
             piece.rest(len(self._pieces))
         return total
 
@@ -374,7 +380,9 @@ def _open_directory(path: Path) -> Results:
         raise StoreError(f"{path}: expected result.h5 or shards of a run, found neither")
     try:
         points = int(json.loads((path / PLAN).read_text())["points"])
-    except (OSError, ValueError, KeyError) as error:
+        if points < 1:
+            raise ValueError(f"points is {points}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: the plan of the run cannot be read: {error}") from error
     return Results(path, points, _pieces(shards))
 
@@ -385,12 +393,3 @@ def _pieces(paths: Sequence[Path]) -> list[Piece]:
         with open_checked(path) as file:
             pieces.append(Piece(path, int(file.attrs["start"]), int(file.attrs["stop"])))
     return sorted(pieces, key=lambda piece: piece.start)
-
-
-def _is_rows(stored: Any) -> bool:
-    return (
-        isinstance(stored, h5py.Dataset)
-        and stored.ndim > 0
-        and not stored.is_scale
-        and not stored.name.endswith("_name")
-    )

@@ -1,18 +1,36 @@
-"""Opens files from anybody: nothing outside them is ever read."""
+"""Opens files from anybody: each has to be what this project writes, and nothing outside it is read.
+
+HDF5 follows external links, external storage and the sources of virtual datasets to any file of
+the machine, and has no switch against it; so everything is looked at before anything is read.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import GROUPS, SCHEMA
 from pipeline.store.run_directory import SHARDS
 
+ATTRIBUTES = ("schema", "title", "history", "run_id", "start", "stop")
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+DENSEST = 1100  # bytes that one byte of a gzip stream can stand for, and a little more
+MOST_ENTRIES = 1 << 20  # numbers of an entry of a group
+SOURCE = re.compile(rf"{SHARDS}/shard-\d{{5,}}\.h5")
+# what h5py raises for damaged files: nearly anything
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
+
 
 def open_checked(path: Path) -> h5py.File:
-    """Open a file of this schema that refers to nothing outside its own directory.
+    """Open a file that is of this schema, whole, and refers to nothing outside its own directory.
 
     Args:
         path: The file.
@@ -21,31 +39,146 @@ def open_checked(path: Path) -> h5py.File:
         The open file.
 
     Raises:
-        StoreError: It cannot be read, has another schema, or refers to foreign files.
+        StoreError: It cannot be read, has another schema, or cannot be trusted; it is closed.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error}") from error
-    schema = file.attrs.get("schema")
-    if schema != SCHEMA:
-        raise StoreError(f"{path}: expected a file of schema {SCHEMA!r}, got {schema!r}")
-    for group in (file, *(file[name] for name in GROUPS if name in file)):
-        for name in group:
-            _require_own(group, name, path)
+    try:
+        with readable(path):
+            _check(file, path)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
-def _require_own(group: h5py.Group, name: str, path: Path) -> None:
-    link = group.get(name, getlink=True)
-    stored = None if isinstance(link, h5py.ExternalLink) else group[name]
-    foreign = stored is None or (isinstance(stored, h5py.Dataset) and bool(stored.external))
-    if foreign or (
-        isinstance(stored, h5py.Dataset) and stored.is_virtual and not _own_sources(stored)
-    ):
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say in one sentence that a file is damaged, whatever h5py says.
+
+    Args:
+        path: The file that is read inside the block.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        yield
+    except (*DAMAGE, MemoryError) as error:
+        raise StoreError(
+            f"{path} is damaged: {type(error).__name__}: {error}; take it from a copy, or remove it "
+            "and run the same command again"
+        ) from error
+
+
+def _check(file: h5py.File, path: Path) -> None:
+    schema = file.attrs.get("schema")
+    if not isinstance(schema, str) or schema != SCHEMA:
+        raise StoreError(f"{path}: expected a file of schema {SCHEMA!r}, got {schema!r}")
+    lacking = [name for name in ATTRIBUTES if name not in file.attrs]
+    if lacking:
+        raise StoreError(f"{path} lacks the attributes {', '.join(lacking)}")
+    rows = int(file.attrs["stop"]) - int(file.attrs["start"])
+    if int(file.attrs["start"]) < 0 or rows < 1:
+        raise StoreError(f"{path} holds no points: stop - start is {rows}")
+    for name in ("x", "status"):
+        if name not in file:
+            raise StoreError(f"{path} has no dataset {name!r}")
+    _check_group(file, path, rows)
+    for name in GROUPS:
+        if name in file:
+            _require_hard_link(file, name, path)
+            _check_entries(file[name], path)
+
+
+def _check_group(file: h5py.File, path: Path, rows: int) -> None:
+    for name in file:
+        _require_hard_link(file, name, path)
+        stored = file[name]
+        if not isinstance(stored, h5py.Dataset):
+            continue  # a group of somebody else is never looked into
+        _require_own_storage(stored, path)
+        if is_rows(stored):
+            _require_rows(stored, path, rows)
+
+
+def is_rows(stored: Any) -> bool:
+    """Tell whether an object of a file is a dataset with a row per point.
+
+    Args:
+        stored: What was found.
+
+    Returns:
+        False for dimensions, names along them, and groups.
+    """
+    return (
+        isinstance(stored, h5py.Dataset)
+        and stored.ndim > 0
+        and not stored.is_scale
+        and not stored.name.endswith("_name")
+    )
+
+
+def _require_hard_link(group: h5py.Group, name: str, path: Path) -> None:
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise StoreError(f"{path}: {name!r} refers to another place; such files are not opened")
+
+
+def _require_own_storage(stored: h5py.Dataset, path: Path) -> None:
+    name = stored.name.removeprefix("/")
+    properties = stored.id.get_create_plist()
+    if properties.get_external_count():
         raise StoreError(f"{path}: {name!r} refers to another file; such files are not opened")
+    if stored.is_virtual:
+        foreign = [
+            source.file_name
+            for source in stored.virtual_sources()
+            if not SOURCE.fullmatch(source.file_name)
+        ]
+        if foreign:
+            raise StoreError(f"{path}: {name!r} refers to another file; such files are not opened")
+    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+    if not filters <= FILTERS:
+        raise StoreError(
+            f"{path}: {name!r} needs filters that this project does not write: {sorted(filters)}"
+        )
 
 
-def _own_sources(stored: h5py.Dataset) -> bool:
-    names = (Path(source.file_name) for source in stored.virtual_sources())
-    return all(not name.is_absolute() and name.parts[:-1] == (SHARDS,) for name in names)
+def _require_rows(stored: h5py.Dataset, path: Path, rows: int) -> None:
+    name = stored.name.removeprefix("/")
+    expected = [np.dtype("u1")] if name == "status" else [np.dtype("f8"), np.dtype("f4")]
+    if stored.dtype not in expected:
+        raise StoreError(
+            f"{path}: {name!r} has to be {' or '.join(map(str, expected))}, got {stored.dtype}"
+        )
+    if stored.shape[0] != rows:
+        raise StoreError(
+            f"{path}: {name!r} has {stored.shape[0]} rows, start and stop make it {rows}"
+        )
+    size = math.prod(stored.shape) * stored.dtype.itemsize
+    there = stored.id.get_storage_size()
+    densest = DENSEST if stored.chunks else 1
+    if not stored.is_virtual and (size > there * densest or there > path.stat().st_size):
+        raise StoreError(
+            f"{path}: {name!r} claims {size} bytes, the file holds {there} of them: it is cut off"
+        )
+
+
+def _check_entries(group: Any, path: Path) -> None:
+    if not isinstance(group, h5py.Group):
+        raise StoreError(f"{path}: {group.name!r} has to be a group")
+    for name in group:
+        _require_hard_link(group, name, path)
+        entry = group[name]
+        if not isinstance(entry, h5py.Dataset):
+            raise StoreError(f"{path}: {entry.name!r} has to be a dataset")
+        _require_own_storage(entry, path)
+        text = h5py.check_string_dtype(entry.dtype) is not None
+        if entry.is_virtual or entry.ndim > 1 or entry.size is None or entry.size > MOST_ENTRIES:
+            raise StoreError(f"{path}: {entry.name!r} is no text, number or row of numbers")
+        if not text and entry.dtype.kind not in "iufb":
+            raise StoreError(
+                f"{path}: {entry.name!r} has the type {entry.dtype}, which is not read"
+            )

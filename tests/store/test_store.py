@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -288,27 +287,6 @@ def test_what_is_no_result_is_refused(tmp_path):
         StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"
     ):
         open_results(tmp_path / "other.h5")
-
-
-def test_files_that_refer_to_other_files_are_refused(tmp_path):
-    secret = tmp_path / "secret.h5"
-    with h5py.File(secret, "w") as file:
-        file["value"] = np.arange(4.0)
-    for kind in ("link", "external", "virtual"):
-        path = tmp_path / f"{kind}.h5"
-        write(path, 0, 4)
-        with h5py.File(path, "r+") as file:
-            del file["value"]
-            if kind == "link":
-                file["value"] = h5py.ExternalLink(str(secret), "value")
-            elif kind == "external":
-                file.create_dataset("value", (4,), "f8", external=[(str(secret), 0, 32)])
-            else:
-                virtual = h5py.VirtualLayout((4,), "f8")
-                virtual[:] = h5py.VirtualSource(str(secret), "value", (4,))
-                file.create_virtual_dataset("value", virtual)
-        with pytest.raises(StoreError, match="'value' refers to another file"):
-            open_results(Path(path))
 
 
 def test_temporaries_of_what_somebody_else_has_committed_are_removed(tmp_path):
