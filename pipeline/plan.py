@@ -20,7 +20,7 @@ from pipeline.grids.base import Grid
 from pipeline.job import Job
 from pipeline.provenance import now
 from pipeline.store.layout import SCHEMA, Layout
-from pipeline.store.run_directory import RunDirectory, shard_ranges
+from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
 
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0
@@ -173,6 +173,19 @@ class Work:
             ) from error
         self._require_same(plan)
         return plan
+
+    def same_but_for_the_source(self) -> list[str]:
+        """Ids of runs beside this one that asked the same of another source of the function."""
+        found = []
+        for path in sorted(self.directory.path.parent.glob(f"*/{PLAN}")):
+            try:
+                identity = json.loads(path.read_text())["identity"]
+                same = {**identity, "source": self.identity["source"]} == self.identity
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # no plan of this project: it is nobody's business here
+            if same and path.parent != self.directory.path:
+                found.append(path.parent.name)
+        return found
 
     def _require_same(self, plan: RunPlan) -> None:
         place = self.directory.path

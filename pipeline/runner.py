@@ -44,6 +44,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     plan = work.existing_plan()
     if plan is not None and _is_complete(work):
         return _summarise(work, 0, began)
+    if plan is None:
+        _tell_of_other_sources(work)
     work.directory.make()
     compute = distribute if job.executor.name != "none" else execute
     with _logged(work.directory.path / "pipeline.log"), _told_what_is_safe(work):
@@ -55,6 +57,15 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
         summary = _summarise(work, computed, began)
         notify(hook.pipeline_run_finished, run=run_info(work, plan), summary=summary)
     return summary
+
+
+def _tell_of_other_sources(work: Work) -> None:
+    others = work.same_but_for_the_source()
+    if others:
+        log.warning(
+            "the source of function %r has changed since run %s: this is a new run, %s",
+            work.function.function.name, ", ".join(others[-3:]), work.run_id,
+        )  # fmt: skip
 
 
 def _is_complete(work: Work) -> bool:

@@ -246,6 +246,17 @@ def test_a_route_that_has_gone_since_the_run_began(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("result.h5"))
 
 
+def test_a_changed_source_is_a_new_run_and_said_so(tmp_path, caplog):
+    first = go(job(tmp_path)).path.parent.name
+    go(dataclasses.replace(job(tmp_path), operators=("value",)))
+    assert "has changed" not in caplog.text
+    (tmp_path / "test" / "quartic" / "foreign").mkdir()
+    (tmp_path / "test" / "quartic" / "foreign" / "run.json").write_text("no plan")
+    second = go(job(tmp_path), function=bound(digest="edited")).path.parent.name
+    said = f"the source of function 'quartic' has changed since run {first}: this is a new run, {second}"
+    assert said in caplog.text
+
+
 def test_provenance_tells_when_a_shard_was_computed(tmp_path):
     with open_results(go(job(tmp_path)).path) as results:
         assert results.provenance["started"] <= results.provenance["finished"]
