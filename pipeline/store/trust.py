@@ -25,6 +25,7 @@ FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLE
 DENSEST = 1100  # bytes that one byte of a gzip stream can stand for, and a little more
 MOST_ENTRIES = 1 << 20  # numbers of an entry of a group
 SOURCE = re.compile(rf"{SHARDS}/shard-\d{{5,}}\.h5")
+REMEDY = "take it from a copy, or remove it and run the same command again"
 # what h5py raises for damaged files: nearly anything
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -44,7 +45,8 @@ def open_checked(path: Path) -> h5py.File:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise StoreError(f"{path} cannot be opened: {error}") from error
+        remedy = f"; {REMEDY}" if path.exists() else ""
+        raise StoreError(f"{path} cannot be opened: {error}{remedy}") from error
     try:
         with readable(path):
             _check(file, path)
@@ -67,10 +69,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (*DAMAGE, MemoryError) as error:
-        raise StoreError(
-            f"{path} is damaged: {type(error).__name__}: {error}; take it from a copy, or remove it "
-            "and run the same command again"
-        ) from error
+        raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}; {REMEDY}") from error
 
 
 def _check(file: h5py.File, path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Disks that fail in the middle of a run: an error, nothing lost, and the same numbers once mended."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import open_results
+from pipeline.store.integrity import check_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+COMMAND = [
+    sys.executable, "-m", "pipeline", "job=all", "grid.count=[20,10]", "shard_rows=40", "route=vmap",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("shim") / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def run(place, **environment):
+    """The job, in a directory of its own; relative paths, as users have them."""
+    return subprocess.run(
+        [*COMMAND, f"output_dir={place}"], env={**os.environ, **environment}, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    place = tmp_path_factory.mktemp("undisturbed")
+    assert run(place).returncode == 0
+    (result,) = place.rglob("result.h5")
+    with open_results(result) as results:
+        return {name: results[name][:] for name in results.names}
+
+
+def require_mended(place, undisturbed):
+    """The same command again finishes, with the same numbers, and leaves nothing behind."""
+    done = run(place)
+    assert done.returncode == 0, done.stderr
+    (result,) = place.rglob("result.h5")
+    with open_results(result) as results:
+        for name, values in undisturbed.items():
+            assert np.array_equal(results[name][:], values), name
+    assert not list(place.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("call", "at", "number"),
+    [
+        ("mkdir", 1, errno.EROFS),
+        ("write", 1, errno.EIO),
+        ("write", 25, errno.EROFS),
+        ("write", 4, errno.ENOSPC),
+        ("write", 15, errno.EIO),
+        ("write", 60, errno.ENOSPC),
+        ("write", 150, errno.EDQUOT),
+        ("fsync", 1, errno.EIO),
+        ("fsync", 3, errno.EIO),
+        ("fsync", 6, errno.EIO),
+        ("link", 1, errno.EIO),
+        ("link", 3, errno.EROFS),
+        ("link", 7, errno.ENOSPC),
+    ],
+)
+def test_a_call_that_fails_from_some_moment_on(tmp_path, shim, undisturbed, call, at, number):
+    fault = {"FAULT_CALL": call, "FAULT_AT": str(at), "FAULT_ERRNO": str(number)}
+    done = run(tmp_path, LD_PRELOAD=str(shim), FAULT_PREFIX=str(tmp_path), **fault)
+    assert done.returncode == 1, done.stdout
+    # h5py may grumble where it closes what could not be written: no frame of ours, no traceback
+    assert 'File "/' not in done.stderr, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert os.strerror(number) in line
+    assert not list(tmp_path.rglob("result.h5"))
+    for shard in tmp_path.rglob("shard-*.h5"):
+        assert check_file(shard) == []
+    require_mended(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
+def test_a_shard_that_is_damaged_before_the_run_goes_on(tmp_path, undisturbed, damage):
+    assert run(tmp_path).returncode == 0
+    (result,) = tmp_path.rglob("result.h5")
+    result.unlink()
+    shard = sorted(result.parent.glob("shards/*.h5"))[2]
+    content = shard.read_bytes()
+    with open_results(shard) as results:
+        offset = content.index(results.hessian[5].tobytes())
+    damaged = {
+        "truncated": content[: len(content) // 2],
+        "flipped": content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1 :],
+        "empty": b"",
+        "foreign": sorted(result.parent.glob("shards/*.h5"))[1].read_bytes(),
+    }
+    shard.write_bytes(damaged[damage])
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert shard.name in done.stderr
+    assert "remove" in done.stderr
+    assert not result.exists()
+    shard.unlink()
+    require_mended(tmp_path, undisturbed)
+
+
+def test_a_clock_that_jumps(tmp_path, undisturbed):
+    """Nothing is decided by the time of day: neither what is done nor what is stale."""
+    assert run(tmp_path).returncode == 0
+    (result,) = tmp_path.rglob("result.h5")
+    shards = sorted(result.parent.glob("shards/*.h5"))
+    result.unlink()
+    shards[0].unlink()
+    for path, when in zip(result.parent.rglob("*"), (0, 2**31, 4e9, 1, 1e9), strict=False):
+        os.utime(path, (when, when))
+    require_mended(tmp_path, undisturbed)
