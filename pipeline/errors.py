@@ -54,6 +54,18 @@ class MissingShardsError(StoreError):
     """A result some of whose shards are gone."""
 
 
+def one_line(error: BaseException) -> str:
+    """Give the text of an error without its line breaks: HDF5 puts the time of day on a line.
+
+    Args:
+        error: Anything that was raised.
+
+    Returns:
+        One line.
+    """
+    return " ".join(str(error).split())
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Name the known words closest to `word`, as the end of an error message.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -43,7 +43,7 @@ def committed(final: Path) -> Iterator[Path]:
         _sync(final.parent)
     except (OSError, RuntimeError) as error:  # h5py raises the latter for a full disk, at close
         raise StoreError(
-            f"cannot write {final}: {error}; finished shards are safe: make room or mend the cause, "
+            f"cannot write {final}: {one_line(error)}; finished shards are safe: make room or mend the cause, "
             "then run the same command again"
         ) from error
     finally:

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
 from pipeline.store.layout import GROUPS, SCHEMA
 from pipeline.store.run_directory import SHARDS
 
@@ -46,7 +46,7 @@ def open_checked(path: Path) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         remedy = f"; {REMEDY}" if path.exists() else ""
-        raise StoreError(f"{path} cannot be opened: {error}{remedy}") from error
+        raise StoreError(f"{path} cannot be opened: {one_line(error)}{remedy}") from error
     try:
         with readable(path):
             _check(file, path)
@@ -69,7 +69,9 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (*DAMAGE, MemoryError) as error:
-        raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}; {REMEDY}") from error
+        raise StoreError(
+            f"{path} is damaged: {type(error).__name__}: {one_line(error)}; {REMEDY}"
+        ) from error
 
 
 def _check(file: h5py.File, path: Path) -> None:
