@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,18 @@ def _summarise(work: Work, computed: int, began: float) -> Summary:
     )
 
 
+class _RunLog(logging.FileHandler):
+    """The log of a run; where it cannot be written, the run itself says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
+        """Let go of a line that cannot be written."""
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Write what the package logs to a file of the run as well."""
     try:
-        handler = logging.FileHandler(path)
+        handler = _RunLog(path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error}; choose another output_dir=") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -147,7 +154,8 @@ def _logged(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a disk that is full: the store says it better
+            handler.close()
 
 
 @contextmanager
