@@ -136,7 +136,7 @@ def _summarise(work: Work, computed: int, began: float) -> Summary:
 class _RunLog(logging.FileHandler):
     """The log of a run; where it cannot be written, the run itself says so."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
+    def handleError(self, record: logging.LogRecord) -> None:
         """Let go of a line that cannot be written."""
 
 
