@@ -1,0 +1,269 @@
+"""A part of a result: consecutive points in one file, checked when it is first read."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5t
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.store.layout import Dataset
+from pipeline.store.trust import open_checked
+
+MOST_OPEN = 100  # files that stay open between reads
+MOST_BYTES = 1 << 30  # of one system call; Linux transfers 2 GiB at most
+HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+Stamp = tuple[int, int, int, int]
+
+
+class Descriptor:
+    """A file that is open for reading, until nobody holds it any more.
+
+    Reads give the position themselves, so that threads and forked processes can share it.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._number = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be opened: {error}; bring it back, or run the same command again"
+            ) from error
+        weakref.finalize(self, os.close, self._number)
+        self.path = path
+        self.stamp = _stamp(os.fstat(self._number))
+
+    def read(self, offset: int, out: NDArray[Any]) -> None:
+        """Fill a buffer with the bytes from an offset on.
+
+        Args:
+            offset: In bytes.
+            out: C-contiguous.
+
+        Raises:
+            StoreError: The disk fails, or the file ends before.
+        """
+        memory, done = memoryview(out.reshape(-1).view(np.uint8)), 0
+        while done < len(memory):
+            try:
+                block = memory[done : done + MOST_BYTES]
+                count = os.preadv(self._number, [block], offset + done)
+            except OSError as error:
+                raise StoreError(f"{self.path} cannot be read: {error}") from error
+            if count == 0:
+                raise StoreError(
+                    f"{self.path} has been cut short: expected {len(memory) - done} bytes more at "
+                    f"byte {offset + done}; bring it back, or remove it and run the same command again"
+                )
+            done += count
+
+
+class OpenFiles:
+    """The files that stay open between reads: never more than `MOST_OPEN` of each kind.
+
+    A file that is given up closes when the last reader lets it go, so that several threads may
+    read. HDF5 files are opened anew in a forked process.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = lru_cache(MOST_OPEN)(Descriptor)
+        self._hdf5 = lru_cache(MOST_OPEN)(_open_hdf5)
+
+    def hdf5(self, path: Path) -> h5py.File:
+        """Open a file by HDF5, after every check."""
+        return self._hdf5(path, os.getpid())
+
+    def close(self) -> None:
+        """Close all files that nobody is reading."""
+        self.descriptor.cache_clear()
+        self._hdf5.cache_clear()
+
+
+@dataclass(frozen=True)
+class Content:
+    """Which points a file holds, of which run.
+
+    Attributes:
+        run_id: Of the run.
+        start: First point.
+        stop: Point after the last.
+    """
+
+    run_id: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What a look into the file has shown: byte offsets, where the values can be read as they lie."""
+
+    stamp: Stamp
+    offsets: Mapping[str, int | None]
+
+
+class Part:
+    """Rows `start` … `stop` - 1 of a result, in one file.
+
+    Args:
+        path: The file.
+        start: First row.
+        content: What the file has to hold.
+        datasets: Datasets that it has to hold, by name.
+        files: Which of them are open.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        content: Content,
+        datasets: Mapping[str, Dataset],
+        files: OpenFiles,
+    ) -> None:
+        self.path, self.start = path, start
+        self.stop = start + content.stop - content.start
+        self._content, self._datasets, self._files = content, datasets, files
+        self._checked: _Checked | None = None
+
+    def read(self, dataset: Dataset, low: int, out: NDArray[Any]) -> None:
+        """Read consecutive rows.
+
+        Args:
+            dataset: Which.
+            low: First row, counted from the start of the file.
+            out: C-contiguous; as many rows are read as fill it.
+
+        Raises:
+            StoreError: The file is gone, is not what it has to be, or cannot be read.
+        """
+        descriptor, offset = self._find(dataset)
+        if offset is not None:
+            return descriptor.read(offset + low * dataset.row_bytes, out)
+        block = out.reshape(-1, *dataset.shape)
+        try:
+            stored = self._files.hdf5(self.path)[dataset.name]
+            stored.read_direct(block, np.s_[low : low + len(block)])
+        except HDF5_ERRORS as error:
+            raise StoreError(
+                f"{self.path}: {dataset.name} cannot be read: {error}; "
+                "remove the file and run the same command again"
+            ) from error
+
+    def read_within(self, dataset: Dataset, row: int, skip: int, out: NDArray[Any]) -> None:
+        """Read a stretch of one row.
+
+        Args:
+            dataset: Which.
+            row: Counted from the start of the file.
+            skip: Elements of the row that come before.
+            out: C-contiguous; as many elements are read as fill it.
+        """
+        descriptor, offset = self._find(dataset)
+        if offset is not None:
+            first = row * dataset.row_bytes + skip * dataset.dtype.itemsize
+            return descriptor.read(offset + first, out)
+        whole = np.empty(dataset.shape, dataset.dtype)
+        self.read(dataset, row, whole)
+        out[...] = whole.reshape(-1)[skip : skip + out.size]
+
+    def _find(self, dataset: Dataset) -> tuple[Descriptor, int | None]:
+        descriptor = self._files.descriptor(self.path)
+        if self._checked is None or self._checked.stamp != descriptor.stamp:
+            self._checked = _look_into(self.path, self._content, self._datasets)
+        return descriptor, self._checked.offsets[dataset.name]
+
+
+def _open_hdf5(path: Path, _process: int) -> h5py.File:
+    return open_checked(path)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _look_into(path: Path, content: Content, datasets: Mapping[str, Dataset]) -> _Checked:
+    """Check all that is used of a file when values are read as they lie: no other object is touched."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = read_content(file)
+            if found != content:
+                raise StoreError(
+                    f"{path} is not the part that belongs here: expected {content}, got {found}; "
+                    "remove it and run the same command again"
+                )
+            rows = content.stop - content.start
+            size = path.stat().st_size
+            offsets = {
+                name: _offset(file, path, rows, dataset, size) for name, dataset in datasets.items()
+            }
+            return _Checked(_stamp(path.stat()), offsets)
+    except HDF5_ERRORS as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}; remove it and run the same command again"
+        ) from error
+
+
+def read_content(file: h5py.File) -> Content:
+    """Read which points a file holds, of which run.
+
+    Args:
+        file: An open file.
+
+    Returns:
+        What its root attributes say.
+    """
+    return Content(
+        str(_attribute(file, "run_id")),
+        int(_attribute(file, "start")),
+        int(_attribute(file, "stop")),
+    )
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    # a third of the time that file.attrs takes, and there may be thousands of files
+    attribute = h5a.open(file.id, name.encode())
+    if attribute.shape != ():
+        raise ValueError(f"attribute {name!r} is no single value")
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    return value.item()
+
+
+def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset, size: int) -> int | None:
+    """Where the values lie, or None where only HDF5 can read them."""
+    if file.id.links.get_info(dataset.name.encode()).type != h5l.TYPE_HARD:
+        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
+    stored = h5d.open(file.id, dataset.name.encode())
+    found, expected = (stored.dtype, stored.shape), (dataset.dtype, (rows, *dataset.shape))
+    if found != expected:
+        raise StoreError(
+            f"{path}: {dataset.name} has to be {expected[0]} {expected[1]}, got {found[0]} {found[1]}; "
+            "remove it and run the same command again"
+        )
+    storage = stored.get_create_plist()
+    if storage.get_external_count() or storage.get_layout() == h5d.VIRTUAL:
+        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
+    plain = (
+        storage.get_layout() == h5d.CONTIGUOUS
+        and stored.get_space_status() == h5d.SPACE_STATUS_ALLOCATED
+        and stored.get_type().equal(h5t.py_create(dataset.dtype))
+        and stored.get_storage_size() == rows * dataset.row_bytes
+        and hasattr(os, "preadv")
+    )
+    offset = stored.get_offset() if plain else None
+    if offset is not None and offset + rows * dataset.row_bytes > size:
+        raise StoreError(f"{path} has been cut short: {dataset.name} ends after the file does")
+    return offset
