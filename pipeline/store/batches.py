@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, nearest
+from pipeline.store.ahead import read_ahead
 from pipeline.store.buffers import as_numpy
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ Batch = dict[str, Any]
 Buffers = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Kind = Literal["torch", "numpy"]
 Span = tuple[int, int]
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
 
 
 def require_names(results: Results, names: Sequence[str]) -> tuple[str, ...]:
@@ -67,7 +64,9 @@ def spans_to_read(results: Results, skip_missing: bool) -> list[Span]:
             f"{gaps[0][0]}:{gaps[0][1]}; run the same command again, or give skip_missing=True"
         )
     if gaps:
-        log.warning("%s: %d of %d points are missing and left out", results.path, lost, results.points)
+        log.warning(
+            "%s: %d of %d points are missing and left out", results.path, lost, results.points
+        )
     return results.present()
 
 
@@ -169,39 +168,6 @@ def reused_batches(
         _require_buffers(results, names, rows, each)
     tasks = zip(spans, cycle(buffers), strict=False)
     return read_ahead(lambda task: _read_into(results, names, *task), tasks, len(buffers) - 1)
-
-
-def read_ahead(
-    read: Callable[[Task], Answer], tasks: Iterable[Task], depth: int
-) -> Iterator[Answer]:
-    """Do tasks in order, in a thread that is up to `depth` answers ahead of the caller.
-
-    What a task raises is raised when its answer is asked for. Closing the iterator, which leaving
-    a ``for`` loop does, ends the thread.
-
-    Args:
-        read: Does one task.
-        tasks: What to do.
-        depth: 0 for no thread.
-
-    Yields:
-        The answers.
-    """
-    if depth < 1:
-        yield from map(read, tasks)
-        return
-    waiting: deque[Future[Answer]] = deque()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
-    try:
-        remaining = iter(tasks)
-        waiting.extend(thread.submit(read, task) for task in islice(remaining, depth))
-        while waiting:
-            answer = waiting.popleft().result()
-            # before the caller goes to work, so that the thread has work as well
-            waiting.extend(thread.submit(read, task) for task in islice(remaining, 1))
-            yield answer
-    finally:
-        thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _read_new(results: Results, names: Sequence[str], span: Span) -> Batch:

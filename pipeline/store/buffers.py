@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 
 
-def as_numpy(
-    buffer: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def as_numpy(buffer: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """See a buffer as a NumPy array that shares its memory.
 
     Args:
@@ -33,9 +31,7 @@ def as_numpy(
     if torch is not None and isinstance(buffer, torch.Tensor):
         buffer = _shared(buffer, wanted)
     elif not isinstance(buffer, np.ndarray):
-        raise StoreError(
-            f"{wanted}, a NumPy array or a torch tensor, got {type(buffer).__name__}"
-        )
+        raise StoreError(f"{wanted}, a NumPy array or a torch tensor, got {type(buffer).__name__}")
     if buffer.shape != shape or buffer.dtype != dtype:
         raise StoreError(f"{wanted}, got {buffer.dtype} {buffer.shape}")
     if not (buffer.flags.c_contiguous and buffer.flags.writeable):

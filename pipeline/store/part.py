@@ -55,7 +55,7 @@ class Descriptor:
         Raises:
             StoreError: The disk fails, or the file ends before.
         """
-        memory, done = memoryview(out.reshape(-1).view(np.uint8)), 0
+        memory, done = out.reshape(-1).view(np.uint8).data, 0
         while done < len(memory):
             try:
                 block = memory[done : done + MOST_BYTES]
@@ -84,6 +84,9 @@ class OpenFiles:
     def hdf5(self, path: Path) -> h5py.File:
         """Open a file by HDF5, after every check."""
         return self._hdf5(path, os.getpid())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenFiles, ()  # another process opens its own
 
     def close(self) -> None:
         """Close all files that nobody is reading."""
@@ -150,17 +153,10 @@ class Part:
             StoreError: The file is gone, is not what it has to be, or cannot be read.
         """
         descriptor, offset = self._find(dataset)
-        if offset is not None:
-            return descriptor.read(offset + low * dataset.row_bytes, out)
-        block = out.reshape(-1, *dataset.shape)
-        try:
-            stored = self._files.hdf5(self.path)[dataset.name]
-            stored.read_direct(block, np.s_[low : low + len(block)])
-        except HDF5_ERRORS as error:
-            raise StoreError(
-                f"{self.path}: {dataset.name} cannot be read: {error}; "
-                "remove the file and run the same command again"
-            ) from error
+        if offset is None:
+            self._read_by_hdf5(dataset, low, out.reshape(-1, *dataset.shape))
+        else:
+            descriptor.read(offset + low * dataset.row_bytes, out)
 
     def read_within(self, dataset: Dataset, row: int, skip: int, out: NDArray[Any]) -> None:
         """Read a stretch of one row.
@@ -172,12 +168,38 @@ class Part:
             out: C-contiguous; as many elements are read as fill it.
         """
         descriptor, offset = self._find(dataset)
-        if offset is not None:
+        if offset is None:
+            whole = np.empty((1, *dataset.shape), dataset.dtype)
+            self._read_by_hdf5(dataset, row, whole)
+            out[...] = whole.reshape(-1)[skip : skip + out.size]
+        else:
             first = row * dataset.row_bytes + skip * dataset.dtype.itemsize
-            return descriptor.read(offset + first, out)
-        whole = np.empty(dataset.shape, dataset.dtype)
-        self.read(dataset, row, whole)
-        out[...] = whole.reshape(-1)[skip : skip + out.size]
+            descriptor.read(offset + first, out)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether somebody has looked into the file."""
+        return self._checked is not None
+
+    def check(self) -> Part:
+        """Look into the file, unless it has been done.
+
+        Returns:
+            This part.
+        """
+        if self._checked is None:
+            self._checked = _look_into(self.path, self._content, self._datasets)
+        return self
+
+    def _read_by_hdf5(self, dataset: Dataset, low: int, out: NDArray[Any]) -> None:
+        try:
+            stored = self._files.hdf5(self.path)[dataset.name]
+            stored.read_direct(out, np.s_[low : low + len(out)])
+        except HDF5_ERRORS as error:
+            raise StoreError(
+                f"{self.path}: {dataset.name} cannot be read: {error}; "
+                "remove the file and run the same command again"
+            ) from error
 
     def _find(self, dataset: Dataset) -> tuple[Descriptor, int | None]:
         descriptor = self._files.descriptor(self.path)

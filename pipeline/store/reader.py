@@ -36,7 +36,7 @@ def open_results(path: str | Path) -> Results:
     Raises:
         StoreError: There is nothing to open, a part of it is missing, or it cannot be trusted.
     """
-    place = Path(path)
+    place = Path(path).absolute()  # files are opened later, perhaps elsewhere
     if not place.is_dir():
         return _open_file(place)
     if (place / RESULT).is_file():

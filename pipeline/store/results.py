@@ -291,11 +291,6 @@ class Results:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from pipeline.store.reader import open_results
-
-        return open_results, (self.path.absolute(),)
-
     def __repr__(self) -> str:
         title = self.attrs.get("title", "derivatives")
         lines = [f"{title}: {self.points} points, {self.path}"]

@@ -98,7 +98,9 @@ def _spelled_out(parts: Sequence[Any], axes: int) -> list[Any]:
     for part in parts:
         masks = isinstance(part, np.ndarray) and part.dtype == bool
         wide += part.nonzero() if masks else [part]
-    used = sum(part is not None and part is not Ellipsis and not isinstance(part, bool) for part in wide)
+    used = sum(
+        part is not None and part is not Ellipsis and not isinstance(part, bool) for part in wide
+    )
     rest = [slice(None)] * (axes - used)
     places = [place for place, part in enumerate(wide) if part is Ellipsis]
     at = places[0] if places else len(wide)

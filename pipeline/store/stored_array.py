@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.ahead import read_ahead
 from pipeline.store.buffers import as_numpy
 from pipeline.store.layout import Dataset
 from pipeline.store.part import Part
@@ -18,6 +19,7 @@ from pipeline.store.selection import Positions, flat_entries, select, select_out
 
 NEAR = 16 << 10  # bytes between two rows or entries that are read rather than skipped
 SCRATCH = 1 << 20  # bytes read at a time where not all of them are wanted; stays in the cache
+FEW = 3  # files that are not worth a thread of their own
 AT_ONCE = 1 << 20  # rows whose positions are held at a time
 
 
@@ -121,9 +123,10 @@ class StoredArray:
         shape = (stop - start, *self.shape[1:])
         block = np.empty(shape, self.dtype) if out is None else out
         memory = as_numpy(block, self.name, shape, self.dtype)
+        parts = self._parts[self._first(start) : bisect_left(self._starts, stop)]
         done = start
-        for part in self._parts[self._first(start) :]:
-            if done >= stop or part.start > done:
+        for part in _checked_ahead(parts):
+            if part.start > done:
                 break
             high = min(stop, part.stop)
             part.read(self._dataset, done - part.start, memory[done - start : high - start])
@@ -145,7 +148,11 @@ class StoredArray:
         return found.reshape([len(positions) for positions in box])
 
     def _gather(
-        self, rows: NDArray[np.int64], entries: NDArray[np.int64] | None, out: NDArray[Any], fill: Any
+        self,
+        rows: NDArray[np.int64],
+        entries: NDArray[np.int64] | None,
+        out: NDArray[Any],
+        fill: Any,
     ) -> None:
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1), len(rows)]
@@ -172,6 +179,13 @@ class StoredArray:
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.shape} {self.dtype}>"
+
+
+def _checked_ahead(parts: Sequence[Part]) -> Iterable[Part]:
+    """Look into the next files while one is being read: it takes as long as reading 5 MB."""
+    if len(parts) < FEW or parts[-1].is_checked:
+        return parts
+    return read_ahead(Part.check, parts, FEW)
 
 
 def _numbers(rows: Positions) -> NDArray[np.int64]:
@@ -208,9 +222,7 @@ def _pick(
         out[low:high] = wanted if entries is None else wanted[:, entries]
 
 
-def _stretches(
-    rows: NDArray[np.int64], row_bytes: int, whole: bool
-) -> Iterator[tuple[int, int]]:
+def _stretches(rows: NDArray[np.int64], row_bytes: int, whole: bool) -> Iterator[tuple[int, int]]:
     """Cut ascending rows into stretches that are read at once, whole ones up to any length."""
     gaps = np.flatnonzero((np.diff(rows) - 1) * row_bytes > NEAR) + 1
     most = max(SCRATCH // max(row_bytes, 1), 1)

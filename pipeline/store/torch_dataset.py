@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.store.batches import POINT, Span, cut, require_names, require_rows, spans_to_read, to_torch
+from pipeline.store.batches import (
+    POINT,
+    Span,
+    cut,
+    require_names,
+    require_rows,
+    spans_to_read,
+    to_torch,
+)
 from pipeline.store.layout import STATUS
 
 if TYPE_CHECKING:
@@ -68,15 +76,12 @@ class PointDataset(Dataset[Sample]):
             One sample for each, for the collate function.
         """
         batch = self._read(np.asarray(indices, dtype=np.int64))
-        return [
-            dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)
-        ]
+        return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
 
     def _read(self, samples: NDArray[np.int64]) -> Sample:
-        if self._points is None:
-            points = np.where(samples < 0, samples + len(self), samples)
-        else:
-            points = self._points[samples]
+        points = np.where(samples < 0, samples + len(self), samples)
+        if self._points is not None:
+            points = self._points[points]
         return to_torch(
             {name: points if name == POINT else self._results[name][points] for name in self.names}
         )
