@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import Dataset
-from pipeline.store.trust import open_checked
+from pipeline.store.open_files import Descriptor, OpenFiles, Stamp, stamp_of
 
-MOST_OPEN = 100  # files that stay open between reads
-MOST_BYTES = 1 << 30  # of one system call; Linux transfers 2 GiB at most
 HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
-Stamp = tuple[int, int, int, int]
-
-
-class Descriptor:
-    """A file that is open for reading, until nobody holds it any more.
-
-    Reads give the position themselves, so that threads and forked processes can share it.
-
-    Raises:
-        StoreError: It cannot be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._number = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise StoreError(
-                f"{path} cannot be opened: {error}; bring it back, or run the same command again"
-            ) from error
-        weakref.finalize(self, os.close, self._number)
-        self.path = path
-        self.stamp = _stamp(os.fstat(self._number))
-
-    def read(self, offset: int, out: NDArray[Any]) -> None:
-        """Fill a buffer with the bytes from an offset on.
-
-        Args:
-            offset: In bytes.
-            out: C-contiguous.
-
-        Raises:
-            StoreError: The disk fails, or the file ends before.
-        """
-        memory, done = out.reshape(-1).view(np.uint8).data, 0
-        while done < len(memory):
-            try:
-                block = memory[done : done + MOST_BYTES]
-                count = os.preadv(self._number, [block], offset + done)
-            except OSError as error:
-                raise StoreError(f"{self.path} cannot be read: {error}") from error
-            if count == 0:
-                raise StoreError(
-                    f"{self.path} has been cut short: expected {len(memory) - done} bytes more at "
-                    f"byte {offset + done}; bring it back, or remove it and run the same command again"
-                )
-            done += count
-
-
-class OpenFiles:
-    """The files that stay open between reads: never more than `MOST_OPEN` of each kind.
-
-    A file that is given up closes when the last reader lets it go, so that several threads may
-    read. HDF5 files are opened anew in a forked process.
-    """
-
-    def __init__(self) -> None:
-        self.descriptor = lru_cache(MOST_OPEN)(Descriptor)
-        self._hdf5 = lru_cache(MOST_OPEN)(_open_hdf5)
-
-    def hdf5(self, path: Path) -> h5py.File:
-        """Open a file by HDF5, after every check."""
-        return self._hdf5(path, os.getpid())
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OpenFiles, ()  # another process opens its own
-
-    def close(self) -> None:
-        """Close all files that nobody is reading."""
-        self.descriptor.cache_clear()
-        self._hdf5.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -208,14 +134,6 @@ class Part:
         return descriptor, self._checked.offsets[dataset.name]
 
 
-def _open_hdf5(path: Path, _process: int) -> h5py.File:
-    return open_checked(path)
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
 def _look_into(path: Path, content: Content, datasets: Mapping[str, Dataset]) -> _Checked:
     """Check all that is used of a file when values are read as they lie: no other object is touched."""
     try:
@@ -227,11 +145,10 @@ def _look_into(path: Path, content: Content, datasets: Mapping[str, Dataset]) ->
                     "remove it and run the same command again"
                 )
             rows = content.stop - content.start
-            size = path.stat().st_size
             offsets = {
-                name: _offset(file, path, rows, dataset, size) for name, dataset in datasets.items()
+                name: _offset(file, path, rows, dataset) for name, dataset in datasets.items()
             }
-            return _Checked(_stamp(path.stat()), offsets)
+            return _Checked(stamp_of(path.stat()), offsets)
     except HDF5_ERRORS as error:
         raise StoreError(
             f"{path} cannot be read: {error}; remove it and run the same command again"
@@ -261,10 +178,11 @@ def _attribute(file: h5py.File, name: str) -> Any:
         raise ValueError(f"attribute {name!r} is no single value")
     value = np.empty((), attribute.dtype)
     attribute.read(value)
-    return value.item()
+    single = value.item()
+    return single.decode() if isinstance(single, bytes) else single
 
 
-def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset, size: int) -> int | None:
+def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset) -> int | None:
     """Where the values lie, or None where only HDF5 can read them."""
     if file.id.links.get_info(dataset.name.encode()).type != h5l.TYPE_HARD:
         raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
@@ -285,7 +203,4 @@ def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset, size: int)
         and stored.get_storage_size() == rows * dataset.row_bytes
         and hasattr(os, "preadv")
     )
-    offset = stored.get_offset() if plain else None
-    if offset is not None and offset + rows * dataset.row_bytes > size:
-        raise StoreError(f"{path} has been cut short: {dataset.name} ends after the file does")
-    return offset
+    return stored.get_offset() if plain else None

@@ -14,7 +14,8 @@ from h5py import h5d, h5l
 
 from pipeline.errors import MissingShardsError, StoreError
 from pipeline.store.header import Header, read_header
-from pipeline.store.part import HDF5_ERRORS, Content, OpenFiles, Part, read_content
+from pipeline.store.open_files import OpenFiles
+from pipeline.store.part import HDF5_ERRORS, Content, Part, read_content
 from pipeline.store.results import Results
 from pipeline.store.run_directory import PLAN, RESULT, RunDirectory
 from pipeline.store.trust import open_checked
@@ -117,12 +118,12 @@ class _Shards:
         """Points per shard, from what the first one holds that is there."""
         index = self.present[0]
         rows = first.start // index if index else first.stop
-        expected = (index * rows, min(index * rows + rows, self._points))
-        alien = index if rows < 1 or (first.start, first.stop) != expected else self.present[-1]
-        if alien is index or alien * rows >= self._points:
+        fits = rows > 0 and first.stop == min(index * rows + rows, self._points)
+        if not fits or first.start != index * rows or self.present[-1] * rows >= self._points:
+            names = ", ".join(self.directory.shard(each).name for each in (index, self.present[-1]))
             raise StoreError(
-                f"{self.directory.shard(alien)} does not belong to a run of {self._points} points whose "
-                f"first shard there is {first}; remove it and run the same command again"
+                f"{names} of {self.directory.path} cannot be shards of {self._points} points, of which the "
+                f"first holds {first.start}:{first.stop}; remove what does not belong there"
             )
         return rows
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError, nearest
 from pipeline.store.header import Header
 from pipeline.store.layout import STATUS, read_group
-from pipeline.store.part import OpenFiles, Part
+from pipeline.store.open_files import OpenFiles
+from pipeline.store.part import Part
 from pipeline.store.stored_array import StoredArray
 from pipeline.store.trust import open_checked
 

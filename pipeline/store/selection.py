@@ -39,12 +39,12 @@ def select(index: Any, shape: tuple[int, ...]) -> Selection:
     Returns:
         The selection.
     """
+    np.broadcast_to(np.True_, shape)[index]  # slices of it take no memory
     parts = [_normal(part) for part in (index if isinstance(index, tuple) else (index,))]
-    np.broadcast_to(np.True_, shape)[tuple(parts)]  # slices of it take no memory
     box: list[Positions] = []
     inner: list[Any] = []
     for part in _spelled_out(parts, len(shape)):
-        if part is None or isinstance(part, bool):
+        if part is None or part is Ellipsis or isinstance(part, bool):
             inner.append(part)
         else:
             positions, within = _along(part, shape[len(box)])
@@ -104,7 +104,8 @@ def _spelled_out(parts: Sequence[Any], axes: int) -> list[Any]:
     rest = [slice(None)] * (axes - used)
     places = [place for place, part in enumerate(wide) if part is Ellipsis]
     at = places[0] if places else len(wide)
-    return [*wide[:at], *rest, *wide[at + 1 :]]
+    # an ellipsis stays: it makes arrays of what would be scalars
+    return [*wide[:at], *rest, *wide[at:]]
 
 
 def _along(part: Any, length: int) -> tuple[Positions, Any]:

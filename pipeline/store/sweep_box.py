@@ -35,8 +35,8 @@ class Cells:
         cells: Readables of one shape; None where there is no such run.
     """
 
-    def __init__(self, cells: NDArray[np.object_]) -> None:
-        there: list[Readable] = [cell for cell in cells.flat if cell is not None]
+    def __init__(self, cells: NDArray[Any]) -> None:
+        there: list[Readable] = [cell for cell in cells.reshape(-1).tolist() if cell is not None]
         self.shape = (*cells.shape, *there[0].shape)
         self.dtype = np.result_type(*(cell.dtype for cell in there))
         self._cells = cells
@@ -57,7 +57,7 @@ class Cells:
         row = take_outer(np.broadcast_to(np.True_, self.shape[count:]), key[count:]).shape
         found = np.full((*picked.shape, *row), fill, self.dtype)
         for index in np.ndindex(picked.shape):
-            cell: Readable | None = self._cells.flat[picked[index]]
+            cell: Readable | None = self._cells.item(int(picked[index]))
             if cell is not None:
                 found[index] = cell.outer(key[count:], fill)
         return found
