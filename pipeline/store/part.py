@@ -113,8 +113,7 @@ class Part:
         Returns:
             This part.
         """
-        if self._checked is None:
-            self._checked = _look_into(self.path, self._content, self._datasets)
+        self._look()
         return self
 
     def _read_by_hdf5(self, dataset: Dataset, low: int, out: NDArray[Any]) -> None:
@@ -128,10 +127,14 @@ class Part:
             ) from error
 
     def _find(self, dataset: Dataset) -> tuple[Descriptor, int | None]:
-        descriptor = self._files.descriptor(self.path)
-        if self._checked is None or self._checked.stamp != descriptor.stamp:
-            self._checked = _look_into(self.path, self._content, self._datasets)
-        return descriptor, self._checked.offsets[dataset.name]
+        descriptor, checked = self._look()
+        return descriptor, checked.offsets[dataset.name]
+
+    def _look(self) -> tuple[Descriptor, _Checked]:
+        descriptor, checked = self._files.descriptor(self.path), self._checked
+        if checked is None or checked.stamp != descriptor.stamp:
+            checked = self._checked = _look_into(self.path, self._content, self._datasets)
+        return descriptor, checked
 
 
 def _look_into(path: Path, content: Content, datasets: Mapping[str, Dataset]) -> _Checked:
