@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +84,8 @@ class _Lazy(BackendArray):
         self._source, self._fill = source, fill
 
     def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._read(key.tuple)  # the adapter fails at empty slices with a negative step
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
@@ -185,9 +188,11 @@ def grid_axes(results: Results, wanted: bool | None, labels: Labels) -> Axes:
             f"{results.path}: the axes of the grid {results.grid.get('name')!r} are not known; leave grid= out"
         )
     lengths = [len(axis) for axis in found]
-    if found and int(np.prod(lengths, dtype=object)) != results.points:
+    count = results["x"].shape[1]
+    if found and (math.prod(lengths) != results.points or len(found) != count):
         raise StoreError(
-            f"{results.path}: axes of {lengths} points do not make {results.points}; give grid=False"
+            f"{results.path}: axes of {lengths} points do not make {results.points} points of {count} "
+            "inputs; give grid=False"
         )
     axes = [axis.astype(results["x"].dtype) for axis in found]
     return dict(zip(_axis_names(results, len(axes), labels), axes, strict=True))

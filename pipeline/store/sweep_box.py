@@ -142,9 +142,8 @@ class Sweep:
         for fact in dict.fromkeys(fact for run in runs for fact in run.facts):
             dims = needed([fact], self.dims, runs)
             if dims and fact not in self.values and not fact.startswith("grid."):
-                found[self.title(fact)] = self._along(
-                    dims, {run: run.facts.get(fact) for run in runs}
-                )
+                values = {run: run.facts[fact] for run in runs if fact in run.facts}
+                found[self.title(fact)] = self._along(dims, values)
         several = not follows("job", (), runs)
         ids = {run: run.run_id for run in runs}
         return found | {"run_id": self._along(list(self.values) if several else self.dims, ids)}
@@ -160,7 +159,8 @@ class Sweep:
         return f"{fact}_parameter" if fact in taken else fact
 
     def _along(self, dims: Sequence[str], values: Mapping[Run, Any]) -> tuple[list[str], Any]:
-        cells = np.full(self._lengths(dims), "", object)
+        numbers = all(isinstance(value, int | float) for value in values.values())
+        cells = np.full(self._lengths(dims), np.nan if numbers else "", object)
         for run, value in values.items():
             cells[self._at(run, dims)] = value
         return [self.title(dim) for dim in dims], np.array(cells.tolist())

@@ -173,9 +173,10 @@ def _require_scalar(name: str, runs: Sequence[Run], directory: Path) -> None:
     whole = name.startswith("grid.") and any(isinstance(value, str) for value in values)
     if name == "source" or whole or ABSENT in values:
         lines = "\n".join(f"  {name} = {value}" for value in values)
-        function = runs[0].facts["function"]
+        example = next(run for run in runs if name in run.facts)
+        function, value = example.facts["function"], example.facts[name]
         raise StoreError(
             f"the runs below {directory} cannot be joined, they differ in {name}:\n{lines}\n"
             f"select some of them, e.g. open_sweep({str(directory)!r}, function={function!r}) or "
-            f"open_sweep({str(directory)!r}, **{{{name!r}: {values[0]!r}}})"
+            f"open_sweep({str(directory)!r}, **{{{name!r}: {value!r}}})"
         )

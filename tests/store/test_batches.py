@@ -53,7 +53,9 @@ def test_buffers_are_used_again(stored, sets):
     names = ("x", "value", "point")
     buffers = [results.buffers(4, names) for _ in range(sets)]
     starts = 0
-    for number, batch in enumerate(results.batches(4, names, out=buffers if sets > 1 else buffers[0])):
+    for number, batch in enumerate(
+        results.batches(4, names, out=buffers if sets > 1 else buffers[0])
+    ):
         assert batch["x"].data_ptr() == buffers[number % sets]["x"].data_ptr()
         stop = starts + len(batch["x"])
         assert np.array_equal(batch["x"], whole["x"][starts:stop])
@@ -72,7 +74,9 @@ def test_numpy_buffers(stored):
 
 def test_buffers_and_batches_that_do_not_fit(stored):
     results, _ = stored
-    with pytest.raises(StoreError, match=r"x: the buffer has to be float64 \(4, 3\), got float64 \(5, 3\)"):
+    with pytest.raises(
+        StoreError, match=r"x: the buffer has to be float64 \(4, 3\), got float64 \(5, 3\)"
+    ):
         results.batches(4, ["x"], out={"x": np.empty((5, 3))})
     with pytest.raises(StoreError, match="there is no buffer for 'x'. .*Known: y"):
         results.batches(4, ["x"], out={"y": np.empty((4, 3))})
@@ -88,7 +92,9 @@ def test_an_unfinished_run_is_said_and_its_points_can_be_left_out(tmp_path, capl
     whole = write_run(tmp_path / "run", kind="unfinished", drop=(0, 2))
     results = open_results(tmp_path / "run")
     for ask in (lambda: results.batches(4), results.dataset, lambda: results.stream(4)):
-        with pytest.raises(StoreError, match=r"10 of 23 points are missing, first 0:5; run.*skip_missing"):
+        with pytest.raises(
+            StoreError, match=r"10 of 23 points are missing, first 0:5; run.*skip_missing"
+        ):
             ask()
     there = [*range(5, 10), *range(15, 23)]
     with caplog.at_level(logging.WARNING):
@@ -165,7 +171,9 @@ LOADERS = {
 def test_every_point_comes_once_with_its_values(stored, how):
     results, whole = stored
     results.x[:]  # files are open before the workers begin
-    loader = DataLoader(results.dataset(("point", "x", "hessian")), batch_size=4, shuffle=True, **LOADERS[how])
+    loader = DataLoader(
+        results.dataset(("point", "x", "hessian")), batch_size=4, shuffle=True, **LOADERS[how]
+    )
     for _ in range(2 if how == "persistent" else 1):
         batches = list(loader)
         order = glued(batches, "point")
