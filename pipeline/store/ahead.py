@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 def read_ahead(
     read: Callable[[Task], Answer], tasks: Iterable[Task], depth: int
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """Do tasks in order, in a thread that is up to `depth` answers ahead of the caller.
 
     What a task raises is raised when its answer is asked for. Closing the iterator, which leaving

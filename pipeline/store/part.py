@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import Dataset
-from pipeline.store.open_files import Descriptor, OpenFiles, Stamp, stamp_of
+from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
 
 HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
@@ -43,6 +45,9 @@ class _Checked:
     offsets: Mapping[str, int | None]
 
 
+Reader = Callable[[int, NDArray[Any]], None]
+
+
 class Part:
     """Rows `start` … `stop` - 1 of a result, in one file.
 
@@ -50,108 +55,71 @@ class Part:
         path: The file.
         start: First row.
         content: What the file has to hold.
-        datasets: Datasets that it has to hold, by name.
         files: Which of them are open.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        start: int,
-        content: Content,
-        datasets: Mapping[str, Dataset],
-        files: OpenFiles,
-    ) -> None:
+    def __init__(self, path: Path, start: int, content: Content, files: OpenFiles) -> None:
         self.path, self.start = path, start
         self.stop = start + content.stop - content.start
-        self._content, self._datasets, self._files = content, datasets, files
+        self._content, self._files = content, files
         self._checked: _Checked | None = None
 
-    def read(self, dataset: Dataset, low: int, out: NDArray[Any]) -> None:
-        """Read consecutive rows.
+    def is_checked(self, name: str) -> bool:
+        """Whether somebody has looked into the file for a dataset."""
+        return self._checked is not None and name in self._checked.offsets
+
+    def reader(self, dataset: Dataset) -> Reader:
+        """Look into the file, unless it has been done, and prepare to read.
 
         Args:
             dataset: Which.
-            low: First row, counted from the start of the file.
-            out: C-contiguous; as many rows are read as fill it.
-
-        Raises:
-            StoreError: The file is gone, is not what it has to be, or cannot be read.
-        """
-        descriptor, offset = self._find(dataset)
-        if offset is None:
-            self._read_by_hdf5(dataset, low, out.reshape(-1, *dataset.shape))
-        else:
-            descriptor.read(offset + low * dataset.row_bytes, out)
-
-    def read_within(self, dataset: Dataset, row: int, skip: int, out: NDArray[Any]) -> None:
-        """Read a stretch of one row.
-
-        Args:
-            dataset: Which.
-            row: Counted from the start of the file.
-            skip: Elements of the row that come before.
-            out: C-contiguous; as many elements are read as fill it.
-        """
-        descriptor, offset = self._find(dataset)
-        if offset is None:
-            whole = np.empty((1, *dataset.shape), dataset.dtype)
-            self._read_by_hdf5(dataset, row, whole)
-            out[...] = whole.reshape(-1)[skip : skip + out.size]
-        else:
-            first = row * dataset.row_bytes + skip * dataset.dtype.itemsize
-            descriptor.read(offset + first, out)
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether somebody has looked into the file."""
-        return self._checked is not None
-
-    def check(self) -> Part:
-        """Look into the file, unless it has been done.
 
         Returns:
-            This part.
+            A function that fills a C-contiguous buffer with consecutive entries, of which the first
+            one is counted from the start of the file; a `StoreError` where they cannot be read.
         """
-        self._look()
-        return self
+        descriptor, checked = self._files.descriptor(self.path), self._checked
+        if checked is None or checked.stamp != descriptor.stamp:
+            checked = _Checked(descriptor.stamp, {})
+        if dataset.name not in checked.offsets:
+            checked = self._checked = _look_into(self.path, self._content, dataset, checked)
+        offset = checked.offsets[dataset.name]
+        if offset is None:
+            return partial(self._read_by_hdf5, dataset)
+        size, read = dataset.dtype.itemsize, descriptor.read
+        return lambda first, out: read(offset + first * size, out)
 
-    def _read_by_hdf5(self, dataset: Dataset, low: int, out: NDArray[Any]) -> None:
+    def _read_by_hdf5(self, dataset: Dataset, first: int, out: NDArray[Any]) -> None:
+        width = math.prod(dataset.shape)
+        low, skip = divmod(first, width)
+        rows = -(-(skip + out.size) // width)
+        whole = out.size == rows * width
+        block = out if whole else np.empty(rows * width, dataset.dtype)
+        block = block.reshape(rows, *dataset.shape)
         try:
             stored = self._files.hdf5(self.path)[dataset.name]
-            stored.read_direct(out, np.s_[low : low + len(out)])
+            stored.read_direct(block, np.s_[low : low + rows])
         except HDF5_ERRORS as error:
             raise StoreError(
                 f"{self.path}: {dataset.name} cannot be read: {error}; "
                 "remove the file and run the same command again"
             ) from error
-
-    def _find(self, dataset: Dataset) -> tuple[Descriptor, int | None]:
-        descriptor, checked = self._look()
-        return descriptor, checked.offsets[dataset.name]
-
-    def _look(self) -> tuple[Descriptor, _Checked]:
-        descriptor, checked = self._files.descriptor(self.path), self._checked
-        if checked is None or checked.stamp != descriptor.stamp:
-            checked = self._checked = _look_into(self.path, self._content, self._datasets)
-        return descriptor, checked
+        if not whole:
+            out[...] = block.reshape(-1)[skip : skip + out.size]
 
 
-def _look_into(path: Path, content: Content, datasets: Mapping[str, Dataset]) -> _Checked:
+def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) -> _Checked:
     """Check all that is used of a file when values are read as they lie: no other object is touched."""
     try:
         with h5py.File(path, "r") as file:
-            found = read_content(file)
+            found = content if known.offsets else read_content(file)
             if found != content:
                 raise StoreError(
                     f"{path} is not the part that belongs here: expected {content}, got {found}; "
                     "remove it and run the same command again"
                 )
-            rows = content.stop - content.start
-            offsets = {
-                name: _offset(file, path, rows, dataset) for name, dataset in datasets.items()
-            }
-            return _Checked(stamp_of(path.stat()), offsets)
+            offset = _offset(file, path, content.stop - content.start, dataset)
+            return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
     except HDF5_ERRORS as error:
         raise StoreError(
             f"{path} cannot be read: {error}; remove it and run the same command again"

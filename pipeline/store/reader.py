@@ -54,7 +54,7 @@ def _open_file(path: Path) -> Results:
     with open_checked(path) as file:
         header = _header(file, path)
     files = OpenFiles()
-    part = Part(path, 0, header.content, header.datasets, files)
+    part = Part(path, 0, header.content, files)
     return Results(path, part.stop, [part], header, path, files)
 
 
@@ -97,7 +97,6 @@ def _open_shards(path: Path, folder: Path, points: int, whole: _Whole | None = N
             shards.directory.shard(index),
             index * rows,
             Content(run_id, index * rows, min(index * rows + rows, points)),
-            header.datasets,
             files,
         )
         for index in shards.present

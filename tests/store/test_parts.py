@@ -102,7 +102,7 @@ def test_a_shard_that_goes_away(run):
 def test_a_shard_that_is_cut_short_while_it_is_open(run):
     directory, _ = run
     with open_results(directory.path) as results:
-        results.x[:]
+        results.hessian[:]
         os.truncate(directory.shard(1), 3000)
         with pytest.raises(
             StoreError, match="shard-00001.h5 has been cut short: expected .* bytes more"
