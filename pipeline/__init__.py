@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.grids.base import Grid
     from pipeline.hookspecs import hookimpl
     from pipeline.store.reader import open_results
+    from pipeline.store.sweep import open_sweep
     from pipeline.verification import verify
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "hookimpl",
     "jacobian",
     "open_results",
+    "open_sweep",
     "prepare",
     "run",
     "verify",
@@ -47,6 +49,7 @@ _HOMES = {
     "pipeline.grids.base": ("Grid",),
     "pipeline.hookspecs": ("hookimpl",),
     "pipeline.store.reader": ("open_results",),
+    "pipeline.store.sweep": ("open_sweep",),
     "pipeline.verification": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

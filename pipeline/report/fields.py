@@ -76,7 +76,7 @@ def _values(results: Results, rows: NDArray[Any], unit: str) -> Iterator[Field]:
     elif rows.shape[1] > MOST_OUTPUTS:
         yield Field("value: norm over outputs", norms(rows), unit)
     else:
-        for column, label in enumerate(results.labels("output")):
+        for column, label in enumerate(results.names_along("output")):
             yield Field(f"value of output {label}", rows[:, column].astype(np.float64), unit)
 
 

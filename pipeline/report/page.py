@@ -111,7 +111,7 @@ def _over_inputs(
 
 def _axis_names(results: Results) -> list[str]:
     unit = str(results["x"].attrs.get("units", "1"))
-    names = [f"input {name}" if name.isdigit() else name for name in results.labels("input")]
+    names = [f"input {name}" if name.isdigit() else name for name in results.names_along("input")]
     units = unit.split(", ")
     units = units if len(units) == len(names) else [unit] * len(names)
     return [
@@ -152,7 +152,7 @@ def _drawable(results: Results) -> Iterator[tuple[str, tuple[list[str], list[str
             continue
         array = results[name]
         if len(array.dims) >= 3 and 1 < np.prod(array.shape[-2:]) <= MOST_CELLS:
-            rows, columns = (results.labels(dimension) for dimension in array.dims[-2:])
+            rows, columns = (results.names_along(dimension) for dimension in array.dims[-2:])
             yield name, (rows, columns)
 
 
@@ -162,7 +162,7 @@ def _slices(
     if values.ndim == 2:
         yield name, values
     elif len(values) <= MOST_OUTPUTS:
-        for label, part in zip(results.labels("output"), values, strict=True):
+        for label, part in zip(results.names_along("output"), values, strict=True):
             yield f"{name} of output {label}", part
     else:
         over = norms(np.moveaxis(values, 0, -1).reshape(-1, len(values)))

@@ -110,7 +110,7 @@ def _words(count: int, results: Results, lengths: tuple[int, ...], varied: list[
     )
     fixed = [axis for axis, length in enumerate(lengths) if axis not in varied and length > 1]
     if fixed:
-        labels = results.labels("input")
+        labels = results.names_along("input")
         places = ", ".join(
             f"{labels[axis]} = {results.axes[axis][lengths[axis] // 2]:.4g}" for axis in fixed
         )

@@ -41,7 +41,7 @@ def consolidate(results: Results, target: Path) -> None:
             _copy_structure(original, copy, results.names)
         writer = ShardWriter(copy, results.names, summing)
         faults = checking.map(check_file, results.files)
-        for (start, stop), found in zip(results.ranges, faults, strict=True):
+        for (start, stop), found in zip(results.present(), faults, strict=True):
             for fault in found:
                 raise StoreError(f"{fault}; what is consolidated has to be sound")
             _copy_rows(results, writer, start, stop)

@@ -17,7 +17,8 @@ import numpy as np
 from pipeline.errors import StoreError, nearest
 from pipeline.store.consolidate import require_finished
 from pipeline.store.layout import STATUS
-from pipeline.store.reader import Results, StoredArray
+from pipeline.store.reader import Results
+from pipeline.store.stored_array import StoredArray
 
 BLOCK = 16 << 20  # bytes copied at a time
 CHUNK = 1 << 20  # bytes of a chunk of Zarr
@@ -146,7 +147,7 @@ def _write_csv(
 
 
 def _columns(results: Results, array: StoredArray) -> Iterator[str]:
-    labels = [results.labels(dimension) for dimension in array.dims[1:]]
+    labels = [results.names_along(dimension) for dimension in array.dims[1:]]
     if not labels:
         yield array.name
         return

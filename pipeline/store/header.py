@@ -1,0 +1,66 @@
+"""What a file says of itself: attributes, datasets, names along the dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+
+from pipeline.store.layout import Dataset
+from pipeline.store.part import Content, read_content
+from pipeline.store.trust import is_rows
+
+INTERNAL = ("CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST")  # of HDF5 dimension scales
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that is known of a file before its values are read.
+
+    Attributes:
+        attrs: Attributes of the root group.
+        content: Which points it holds.
+        datasets: Datasets with a row per point, by name.
+        labels: Dimension -> names along it, where the function's author has given some.
+    """
+
+    attrs: Mapping[str, Any]
+    content: Content
+    datasets: Mapping[str, Dataset]
+    labels: Mapping[str, tuple[str, ...]]
+
+
+def read_header(file: h5py.File) -> Header:
+    """Read what a file says of itself.
+
+    Args:
+        file: An open, checked file.
+
+    Returns:
+        Its header.
+    """
+    content = read_content(file)
+    rows = content.stop - content.start
+    stored = {name: file[name] for name in file}
+    datasets = {
+        name: _describe(name, item)
+        for name, item in stored.items()
+        if is_rows(item) and item.shape[0] == rows
+    }
+    labels = {
+        name.removesuffix("_name"): tuple(str(label) for label in item.asstr()[()])
+        for name, item in stored.items()
+        if name in ("input_name", "output_name")
+    }
+    return Header(dict(file.attrs), content, datasets, labels)
+
+
+def _describe(name: str, stored: h5py.Dataset) -> Dataset:
+    dims = tuple(
+        scales[0].name.lstrip("/") if len(scales) else ("point" if axis == 0 else f"{name}_{axis}")
+        for axis, scales in enumerate(stored.dims)
+    )
+    attrs = {key: value for key, value in stored.attrs.items() if key not in INTERNAL}
+    return Dataset(name, stored.shape[1:], stored.dtype, dims, attrs)

@@ -1,0 +1,177 @@
+"""A part of a result: consecutive points in one file, checked when it is first read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5t
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.store.layout import Dataset
+from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
+
+HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Which points a file holds, of which run.
+
+    Attributes:
+        run_id: Of the run.
+        start: First point.
+        stop: Point after the last.
+    """
+
+    run_id: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What a look into the file has shown: byte offsets, where the values can be read as they lie."""
+
+    stamp: Stamp
+    offsets: Mapping[str, int | None]
+
+
+Reader = Callable[[int, NDArray[Any]], None]
+
+
+class Part:
+    """Rows `start` … `stop` - 1 of a result, in one file.
+
+    Args:
+        path: The file.
+        start: First row.
+        content: What the file has to hold.
+        files: Which of them are open.
+    """
+
+    def __init__(self, path: Path, start: int, content: Content, files: OpenFiles) -> None:
+        self.path, self.start = path, start
+        self.stop = start + content.stop - content.start
+        self._content, self._files = content, files
+        self._checked: _Checked | None = None
+
+    def is_checked(self, name: str) -> bool:
+        """Whether somebody has looked into the file for a dataset."""
+        return self._checked is not None and name in self._checked.offsets
+
+    def reader(self, dataset: Dataset) -> Reader:
+        """Look into the file, unless it has been done, and prepare to read.
+
+        Args:
+            dataset: Which.
+
+        Returns:
+            A function that fills a C-contiguous buffer with consecutive entries, of which the first
+            one is counted from the start of the file; a `StoreError` where they cannot be read.
+        """
+        descriptor, checked = self._files.descriptor(self.path), self._checked
+        if checked is None or checked.stamp != descriptor.stamp:
+            checked = _Checked(descriptor.stamp, {})
+        if dataset.name not in checked.offsets:
+            checked = self._checked = _look_into(self.path, self._content, dataset, checked)
+        offset = checked.offsets[dataset.name]
+        if offset is None:
+            return partial(self._read_by_hdf5, dataset)
+        size, read = dataset.dtype.itemsize, descriptor.read
+        return lambda first, out: read(offset + first * size, out)
+
+    def _read_by_hdf5(self, dataset: Dataset, first: int, out: NDArray[Any]) -> None:
+        width = math.prod(dataset.shape)
+        low, skip = divmod(first, width)
+        rows = -(-(skip + out.size) // width)
+        whole = out.size == rows * width
+        block = out if whole else np.empty(rows * width, dataset.dtype)
+        block = block.reshape(rows, *dataset.shape)
+        try:
+            stored = self._files.hdf5(self.path)[dataset.name]
+            stored.read_direct(block, np.s_[low : low + rows])
+        except HDF5_ERRORS as error:
+            raise StoreError(
+                f"{self.path}: {dataset.name} cannot be read: {error}; "
+                "remove the file and run the same command again"
+            ) from error
+        if not whole:
+            out[...] = block.reshape(-1)[skip : skip + out.size]
+
+
+def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) -> _Checked:
+    """Check all that is used of a file when values are read as they lie: no other object is touched."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = content if known.offsets else read_content(file)
+            if found != content:
+                raise StoreError(
+                    f"{path} is not the part that belongs here: expected {content}, got {found}; "
+                    "remove it and run the same command again"
+                )
+            offset = _offset(file, path, content.stop - content.start, dataset)
+            return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
+    except HDF5_ERRORS as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}; remove it and run the same command again"
+        ) from error
+
+
+def read_content(file: h5py.File) -> Content:
+    """Read which points a file holds, of which run.
+
+    Args:
+        file: An open file.
+
+    Returns:
+        What its root attributes say.
+    """
+    return Content(
+        str(_attribute(file, "run_id")),
+        int(_attribute(file, "start")),
+        int(_attribute(file, "stop")),
+    )
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    # a third of the time that file.attrs takes, and there may be thousands of files
+    attribute = h5a.open(file.id, name.encode())
+    if attribute.shape != ():
+        raise ValueError(f"attribute {name!r} is no single value")
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    single = value.item()
+    return single.decode() if isinstance(single, bytes) else single
+
+
+def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset) -> int | None:
+    """Where the values lie, or None where only HDF5 can read them."""
+    if file.id.links.get_info(dataset.name.encode()).type != h5l.TYPE_HARD:
+        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
+    stored = h5d.open(file.id, dataset.name.encode())
+    found, expected = (stored.dtype, stored.shape), (dataset.dtype, (rows, *dataset.shape))
+    if found != expected:
+        raise StoreError(
+            f"{path}: {dataset.name} has to be {expected[0]} {expected[1]}, got {found[0]} {found[1]}; "
+            "remove it and run the same command again"
+        )
+    storage = stored.get_create_plist()
+    if storage.get_external_count() or storage.get_layout() == h5d.VIRTUAL:
+        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
+    plain = (
+        storage.get_layout() == h5d.CONTIGUOUS
+        and stored.get_space_status() == h5d.SPACE_STATUS_ALLOCATED
+        and stored.get_type().equal(h5t.py_create(dataset.dtype))
+        and stored.get_storage_size() == rows * dataset.row_bytes
+        and hasattr(os, "preadv")
+    )
+    return stored.get_offset() if plain else None

@@ -1,0 +1,324 @@
+"""Results on disk: datasets that are read by slices, batches, and views for torch and xarray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError, nearest
+from pipeline.store.header import Header
+from pipeline.store.layout import STATUS, read_group
+from pipeline.store.open_files import OpenFiles
+from pipeline.store.part import Part
+from pipeline.store.stored_array import StoredArray
+from pipeline.store.trust import open_checked, readable
+
+if TYPE_CHECKING:
+    import xarray
+
+    from pipeline.store.batches import Batch, Buffers
+    from pipeline.store.torch_dataset import BatchStream, PointDataset
+
+
+class Results:
+    """Derivatives on disk. Datasets are attributes: ``results.hessian[10:20]``.
+
+    Any number of threads may read; forked processes and those that it is sent to open their own
+    files. Made by `open_results`.
+
+    Args:
+        path: Where they are.
+        points: N.
+        parts: The files that are there, in order.
+        header: What they say of themselves.
+        account: The file that speaks for all of them.
+        files: Which of them are open.
+
+    Attributes:
+        path: Where they are.
+        points: N.
+        attrs: title, run_id, created, history and what else the files say.
+        names: The datasets with a row per point.
+        labels: Dimension -> names along it, where they are known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        points: int,
+        parts: Sequence[Part],
+        header: Header,
+        account: Path,
+        files: OpenFiles,
+    ) -> None:
+        self.path, self.points = path, points
+        self.attrs, self.labels = dict(header.attrs), dict(header.labels)
+        self.names = tuple(header.datasets)
+        self._parts, self._account, self._files = parts, account, files
+        self._arrays = {
+            name: StoredArray(dataset, points, parts) for name, dataset in header.datasets.items()
+        }
+
+    def __getitem__(self, name: str) -> StoredArray:
+        """Find a dataset.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The dataset; nothing has been read of it.
+
+        Raises:
+            StoreError: There is none of this name.
+        """
+        if name not in self._arrays:
+            raise StoreError(f"{self.path} has no dataset {name!r}. {nearest(name, self.names)}")
+        return self._arrays[name]
+
+    def __getattr__(self, name: str) -> StoredArray:
+        if name.startswith("_") or name == "names":
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except StoreError as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.names})
+
+    def __len__(self) -> int:
+        return self.points
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the rows, in order."""
+        return tuple(part.path for part in self._parts)
+
+    @property
+    def account(self) -> Path:
+        """The file that speaks for all: with the attributes, the certificate, the provenance."""
+        return self._account
+
+    def names_along(self, dimension: str) -> list[str]:
+        """Names along a dimension: of the inputs or outputs where they have names, else numbers.
+
+        Args:
+            dimension: E.g. input_2, which has the names of input.
+
+        Returns:
+            One per index.
+        """
+        known = self.labels.get(dimension) or self.labels.get(dimension.partition("_")[0])
+        if known:
+            return list(known)
+        lengths = (
+            array.shape[array.dims.index(dimension)]
+            for array in self._arrays.values()
+            if dimension in array.dims
+        )
+        return [str(index) for index in range(next(lengths, 0))]
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:
+        """The evidence for the numbers."""
+        return self._group("certificate")
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        return self._group("provenance")
+
+    @cached_property
+    def grid(self) -> dict[str, Any]:
+        """What is known of the grid: its `spec`, and nothing of its points."""
+        return dict(json.loads(self._group("grid").get("spec_json", "{}")))
+
+    @cached_property
+    def axes(self) -> tuple[NDArray[np.float64], ...]:
+        """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
+        grid = self._group("grid")
+        return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
+
+    def _group(self, name: str) -> dict[str, Any]:
+        with open_checked(self._account) as file, readable(self._account):
+            return read_group(file, name)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Ranges of points that have not been computed.
+
+        Returns:
+            start, stop of each range.
+        """
+        gaps, done = [], 0
+        for part in self._parts:
+            if part.start > done:
+                gaps.append((done, part.start))
+            done = part.stop
+        return [*gaps, (done, self.points)] if done < self.points else gaps
+
+    def present(self) -> list[tuple[int, int]]:
+        """Ranges of points that have been computed: one for each file.
+
+        Returns:
+            start, stop of each range.
+        """
+        return [(part.start, part.stop) for part in self._parts]
+
+    def count(self, status: str) -> int:
+        """Number of computed points of a status: ok, nonfinite, failed or nonsmooth.
+
+        Args:
+            status: Which.
+
+        Returns:
+            The number.
+        """
+        read = self["status"].read
+        return sum(int(np.count_nonzero(read(*span) == STATUS[status])) for span in self.present())
+
+    def buffers(
+        self, rows: int, names: Sequence[str] = (), pin_memory: bool = False
+    ) -> dict[str, Any]:
+        """Make torch tensors that batches can be read into.
+
+        Args:
+            rows: Points per batch.
+            names: Datasets; all of them by default.
+            pin_memory: Whether a GPU is to copy from them while the program goes on.
+
+        Returns:
+            Dataset -> tensor (rows, …).
+        """
+        from pipeline.store.batches import new_buffers
+
+        return new_buffers(self, rows, names, pin_memory)
+
+    def batches(
+        self,
+        rows: int,
+        names: Sequence[str] = (),
+        kind: Literal["torch", "numpy"] = "torch",
+        *,
+        out: Buffers | None = None,
+        prefetch: int = 2,
+        skip_missing: bool = False,
+    ) -> Iterator[Batch]:
+        """Read everything in order, a batch at a time, while the caller works on the one before.
+
+        Args:
+            rows: Points per batch; the last one may be shorter.
+            names: Datasets, and ``point`` for the index of each point; by default all datasets.
+            kind: What new batches are made of.
+            out: Buffers to use again, a mapping from dataset to (rows, …) or several of them: see
+                `buffers`. A batch is a view of them, and holds until the next one is asked for;
+                with k of them, k - 1 are read ahead.
+            prefetch: Batches that a thread reads ahead; 0 for no thread. `out` overrides it.
+            skip_missing: Whether to leave points out that have not been computed.
+
+        Returns:
+            Iterator of mappings from dataset to (B, …); closing it ends the thread.
+
+        """
+        from pipeline.store import batches
+
+        batches.require_rows(rows)
+        chosen = batches.require_names(self, names)
+        spans = batches.joined(batches.spans_to_read(self, skip_missing))
+        parts = batches.cut(spans, rows)
+        if out is None:
+            return batches.new_batches(self, chosen, parts, kind, prefetch)
+        return batches.reused_batches(self, chosen, parts, rows, out)
+
+    def dataset(
+        self, names: Sequence[str] = (), *, only_ok: bool = False, skip_missing: bool = False
+    ) -> PointDataset:
+        """See the points as a map-style ``torch.utils.data.Dataset``, for a DataLoader that shuffles.
+
+        Args:
+            names: Datasets, and ``point`` for the index; by default all datasets.
+            only_ok: Whether to leave points out whose status is not ok.
+            skip_missing: Whether to leave points out that have not been computed.
+
+        Returns:
+            The dataset; a sample maps names to tensors.
+        """
+        from pipeline.store.torch_dataset import Choice, point_dataset
+
+        return point_dataset(self, names, Choice(only_ok, skip_missing))
+
+    def stream(
+        self,
+        rows: int,
+        names: Sequence[str] = (),
+        *,
+        only_ok: bool = False,
+        skip_missing: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> BatchStream:
+        """See the batches as a ``torch.utils.data.IterableDataset``: the fastest way through all of them.
+
+        Args:
+            rows: Points per batch; a batch lies in one file.
+            names: Datasets, and ``point`` for the index; by default all datasets.
+            only_ok: Whether to leave points out whose status is not ok.
+            skip_missing: Whether to leave points out that have not been computed.
+            share: (rank, ranks) of distributed training. Workers of a DataLoader share among
+                themselves.
+
+        Returns:
+            The dataset, for ``DataLoader(…, batch_size=None)``.
+        """
+        from pipeline.store.torch_dataset import Choice, batch_stream
+
+        return batch_stream(self, rows, names, Choice(only_ok, skip_missing), share)
+
+    def to_xarray(
+        self,
+        grid: bool | None = None,
+        chunks: Mapping[str, int] | Literal["auto"] | None = None,
+        *,
+        fill_missing: bool = False,
+    ) -> xarray.Dataset:
+        """Open as an xarray dataset with named dimensions and coordinates, lazily.
+
+        Args:
+            grid: Whether the points lie along the axes of a product grid, one dimension for each
+                input, instead of along `point`. None: where the axes are known.
+            chunks: For dask, as in ``Dataset.chunk``; None: without dask.
+            fill_missing: Whether points that have not been computed are NaN, with status 0.
+
+        Returns:
+            The dataset.
+        """
+        from pipeline.store.labelled import open_labelled
+
+        return open_labelled(self, grid, chunks, fill_missing)
+
+    def close(self) -> None:
+        """Close all files; what is read afterwards opens them again."""
+        self._files.close()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        title = self.attrs.get("title", "derivatives")
+        lines = [f"{title}: {self.points} points, {self.path}"]
+        lines += [f"  {array!r}" for array in self._arrays.values()]
+        gaps = self.missing()
+        return "\n".join(lines + ([f"  missing: {gaps}"] if gaps else []))

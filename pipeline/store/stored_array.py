@@ -1,0 +1,243 @@
+"""A dataset on disk that is indexed like a NumPy array, and reads what is asked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+from operator import methodcaller
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.store.ahead import read_ahead
+from pipeline.store.buffers import as_numpy
+from pipeline.store.layout import Dataset
+from pipeline.store.part import Part, Reader
+from pipeline.store.selection import Positions, flat_entries, select, select_outer, take_outer
+
+NEAR = 16 << 10  # bytes between two rows or entries that are read rather than skipped
+SCRATCH = 1 << 20  # bytes read at a time where not all of them are wanted; stays in the cache
+FEW = 3  # files that are not worth a thread of their own
+AT_ONCE = 1 << 20  # rows whose positions are held at a time
+
+
+class StoredArray:
+    """A dataset on disk with a row per point.
+
+    Indexing gives what NumPy would give, as a new array. Any number of threads may read, and so
+    may forked processes.
+
+    Args:
+        dataset: What the files hold.
+        points: N.
+        parts: The files that are there, in order.
+
+    Attributes:
+        name: Name of the dataset.
+        shape: (N, …).
+        dtype: NumPy dtype.
+        dims: Names of the dimensions, `point` first.
+        attrs: units, long_name and what else the file says.
+    """
+
+    def __init__(self, dataset: Dataset, points: int, parts: Sequence[Part]) -> None:
+        self.name, self.dtype = dataset.name, dataset.dtype
+        self.dims, self.attrs = dataset.dims, dict(dataset.attrs)
+        self.shape: tuple[int, ...] = (points, *dataset.shape)
+        self._dataset, self._parts = dataset, parts
+        self._starts = [part.start for part in parts]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self._dataset.row_bytes
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.shape[0] * (self._dataset.row_bytes // self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all entries."""
+        return self.shape[0] * self._dataset.row_bytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Read what an index asks for, and not much more.
+
+        Args:
+            index: Ints, slices, arrays and lists of indices, boolean masks, ``...``, None.
+
+        Returns:
+            What NumPy gives for an array in memory; an index that does not fit raises what NumPy
+            raises.
+
+        Raises:
+            StoreError: Some of the rows have not been computed, or cannot be read.
+        """
+        selection = select(index, self.shape)
+        return self._read_box(selection.box)[selection.inner]
+
+    def outer(self, key: Sequence[Any], fill: Any = None) -> NDArray[Any]:
+        """Read what a key asks for whose arrays each select along their own axis.
+
+        Args:
+            key: An int, a slice or ints (k,) for every axis.
+            fill: Value of points that have not been computed; None: they are an error.
+
+        Returns:
+            A new array; ints have removed their axes.
+        """
+        selection = select_outer(key, self.shape)
+        return take_outer(self._read_box(selection.box, fill), selection.inner)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(f"{self.name} is on disk: an array of it is always a copy")
+        return np.asarray(self.read(0, len(self)), dtype=dtype)
+
+    def read(self, start: int, stop: int, out: Any = None) -> Any:
+        """Read rows start … stop - 1.
+
+        Args:
+            start: First row.
+            stop: Row after the last.
+            out: Buffer to read into: a C-contiguous NumPy array or torch tensor in CPU memory, pinned
+                or not, of the dataset's dtype and of shape (stop - start, …).
+
+        Returns:
+            `out`, or a new NumPy array.
+
+        Raises:
+            StoreError: Some of the rows have not been computed, or the buffer does not fit.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise StoreError(
+                f"{self.name}: expected 0 <= start <= stop <= {len(self)}, got {start}, {stop}"
+            )
+        shape = (stop - start, *self.shape[1:])
+        block = np.empty(shape, self.dtype) if out is None else out
+        memory = as_numpy(block, self.name, shape, self.dtype)
+        parts = self._parts[self._first(start) : bisect_left(self._starts, stop)]
+        done = start
+        width = self._dataset.row_bytes // self.dtype.itemsize
+        with closing(_readers(parts, self._dataset)) as readers:
+            for part, read in zip(parts, readers, strict=False):
+                if part.start > done:
+                    break
+                high = min(stop, part.stop)
+                read((done - part.start) * width, memory[done - start : high - start])
+                done = high
+        if done < stop:
+            raise self._not_computed(done, f"{start}:{stop}")
+        return block
+
+    def _read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
+        rows, *within = box
+        entries = flat_entries(within, self.shape[1:])
+        if entries is None and fill is None and isinstance(rows, range) and rows.step == 1:
+            return np.asarray(self.read(rows.start, max(rows.start, rows.stop)))
+        width = self._dataset.row_bytes // self.dtype.itemsize if entries is None else len(entries)
+        found = np.empty((len(rows), width), self.dtype)
+        for low in range(0, len(rows), AT_ONCE):
+            some = _numbers(rows[low : low + AT_ONCE])
+            self._gather(some, entries, found[low : low + AT_ONCE], fill)
+        return found.reshape([len(positions) for positions in box])
+
+    def _gather(
+        self,
+        rows: NDArray[np.int64],
+        entries: NDArray[np.int64] | None,
+        out: NDArray[Any],
+        fill: Any,
+    ) -> None:
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1), len(rows)]
+        for low, high in pairwise(bounds if len(rows) else []):
+            part = self._parts[max(owners[low], 0)]
+            known = np.searchsorted(rows[low:high], part.stop) if owners[low] >= 0 else 0
+            middle = low + int(known)
+            _pick(part, self._dataset, rows[low:middle] - part.start, entries, out[low:middle])
+            if middle < high:
+                if fill is None:
+                    raise self._not_computed(int(rows[middle]), f"{high - low} rows")
+                out[middle:high] = fill
+
+    def _first(self, row: int) -> int:
+        """Index of the first part that ends after a row."""
+        at = max(bisect_right(self._starts, row) - 1, 0)
+        return at if row < self._parts[at].stop else at + 1
+
+    def _not_computed(self, row: int, asked: str) -> StoreError:
+        return StoreError(
+            f"{self.name}: rows {row} and on have not been computed (asked for {asked}); "
+            "run the same command again to finish the run, or read what .missing() leaves out"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.shape} {self.dtype}>"
+
+
+def _readers(parts: Sequence[Part], dataset: Dataset) -> Generator[Reader]:
+    """Look into the next files while one is being read: it takes as long as reading 2 MB."""
+    depth = FEW if len(parts) >= FEW and not parts[-1].is_checked(dataset.name) else 0
+    return read_ahead(methodcaller("reader", dataset), parts, depth)
+
+
+def _numbers(rows: Positions) -> NDArray[np.int64]:
+    return np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+
+
+def _pick(
+    part: Part,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    entries: NDArray[np.int64] | None,
+    out: NDArray[Any],
+) -> None:
+    """Read entries of rows, both ascending, of one part."""
+    if out.size == 0:
+        return
+    width = dataset.row_bytes // dataset.dtype.itemsize
+    read = part.reader(dataset)
+    if entries is not None:
+        first, last = int(entries[0]), int(entries[-1]) + 1
+        if (width - last + first) * dataset.dtype.itemsize >= NEAR:
+            stretch = np.empty(last - first, dataset.dtype)
+            for position, row in enumerate(rows.tolist()):
+                read(row * width + first, stretch)
+                out[position] = stretch[entries - first]
+            return
+    for low, high in _stretches(rows, dataset.row_bytes, whole=entries is None):
+        count = int(rows[high - 1] - rows[low]) + 1
+        if entries is None and count == high - low:
+            read(int(rows[low]) * width, out[low:high])
+            continue
+        block = np.empty((count, width), dataset.dtype)
+        read(int(rows[low]) * width, block)
+        wanted = block if count == high - low else block[rows[low:high] - rows[low]]
+        out[low:high] = wanted if entries is None else wanted[:, entries]
+
+
+def _stretches(rows: NDArray[np.int64], row_bytes: int, whole: bool) -> Iterator[tuple[int, int]]:
+    """Cut ascending rows into stretches that are read at once, whole ones up to any length."""
+    gaps = np.flatnonzero((np.diff(rows) - 1) * row_bytes > NEAR) + 1
+    most = max(SCRATCH // max(row_bytes, 1), 1)
+    for low, stop in pairwise([0, *gaps.tolist(), len(rows)] if len(rows) else []):
+        dense = whole and rows[stop - 1] - rows[low] == stop - 1 - low
+        while low < stop:
+            high = stop if dense else low + int(np.searchsorted(rows[low:stop], rows[low] + most))
+            yield low, high
+            low = high
