@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from pipeline.errors import StoreError, one_line
 from pipeline.store.layout import GROUPS, SCHEMA
@@ -149,11 +148,9 @@ def _require_own_storage(stored: h5py.Dataset, path: Path) -> None:
 
 def _require_rows(stored: h5py.Dataset, path: Path, rows: int) -> None:
     name = stored.name.removeprefix("/")
-    expected = [np.dtype("u1")] if name == "status" else [np.dtype("f8"), np.dtype("f4")]
-    if stored.dtype not in expected:
-        raise StoreError(
-            f"{path}: {name!r} has to be {' or '.join(map(str, expected))}, got {stored.dtype}"
-        )
+    expected = ["uint8"] if name == "status" else ["float64", "float32"]
+    if stored.dtype.name not in expected:  # of either byte order
+        raise StoreError(f"{path}: {name!r} has to be {' or '.join(expected)}, got {stored.dtype}")
     if stored.shape[0] != rows:
         raise StoreError(
             f"{path}: {name!r} has {stored.shape[0]} rows, start and stop make it {rows}"
