@@ -23,10 +23,11 @@ from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options, Workers
+from pipeline.job import Job, Options, Storage, Workers
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
+from pipeline.store.compression import storage_faults
 from pipeline.store.reader import Results, open_results
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
@@ -163,6 +164,7 @@ def run(
     output_dir: str | Path = "outputs",
     shard_rows: int | None = None,
     executor: str | Mapping[str, Any] = "none",
+    store: Mapping[str, Any] | None = None,
     **keywords: Unpack[Keywords],
 ) -> Results:
     """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
@@ -178,6 +180,7 @@ def run(
         shard_rows: Points per file; None lets the planner choose.
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
+        store: How the results lie on disk, as in ``{"compression": "gzip"}``: `pipeline.job.Storage`.
         **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
 
     Returns:
@@ -196,6 +199,7 @@ def run(
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
         executor=_workers(executor),
+        storage=_storage(store or {}),
     )
     registry = build_registry(job.plugins)
     return open_results(run_job(job, bound, grid, registry.hook).path)
@@ -209,6 +213,14 @@ def _plugins(keywords: Keywords) -> tuple[str, ...]:
 def _workers(executor: str | Mapping[str, Any]) -> Workers:
     options: dict[str, Any] = {"name": executor} if isinstance(executor, str) else dict(executor)
     return Workers(options.pop("name", "none"), options.pop("retries", 2), options)
+
+
+def _storage(given: Mapping[str, Any]) -> Storage:
+    storage = Storage.of(given)
+    faults = storage_faults(storage)
+    if faults:
+        raise ConfigurationError(faults)
+    return storage
 
 
 def _names(operators: str | Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pipeline.grids.base import Grid
 from pipeline.job import Job
 from pipeline.parameters import bind
 from pipeline.registry import Registry
+from pipeline.store.compression import storage_faults
 
 
 def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
@@ -52,7 +53,7 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
 
 
 def _option_faults(job: Job) -> list[str]:
-    faults = check_options(job.options)
+    faults = [*check_options(job.options), *storage_faults(job.storage)]
     _attempt(faults, lambda: resolve_dtype(job.options.dtype))
     _attempt(faults, lambda: resolve_device(job.options.device))
     if job.shard_rows is not None and job.shard_rows < 1:

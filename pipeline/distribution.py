@@ -48,6 +48,7 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
     asked = work.job.executor
     executor = build_executor(asked.name, asked.options, work.directory.path / "executor")
     plan = plan or _plan(work, executor)
+    work = work.keeping(plan)
     info = take_up(work, plan, hook)
     watch = Watch(work, plan, info, hook)
     with executor, _cancelled(executor):

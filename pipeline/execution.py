@@ -92,6 +92,7 @@ def execute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, int]:
     with threads(plan.threads if plan else None):
         evaluator = prepare_run(work, plan)
         plan = plan or work.begin(evaluator)
+        work = work.keeping(plan)
         info = take_up(work, plan, hook)
         execution = Execution.of(work, plan, evaluator, hook, info)
         return plan, execution.compute(range(len(plan.ranges)))

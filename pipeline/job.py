@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pipeline.errors import ConfigurationError
+from pipeline.parameters import bind, parameters_of
+
+Compression = Literal["none", "gzip"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,42 @@ class Workers:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """How results lie on disk; none of it changes a number, so that none of it is part of a run's identity.
+
+    A run keeps what it was begun with.
+
+    Attributes:
+        compression: none, or a filter of HDF5.
+        level: Of the compression; None for its own default.
+    """
+
+    compression: Compression = "none"
+    level: int | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Storage:
+        """Check what a user has given.
+
+        Args:
+            given: Fields of this record.
+
+        Returns:
+            The record.
+
+        Raises:
+            ConfigurationError: A name is unknown or a value cannot be used; lists every fault.
+        """
+        values, faults = bind(parameters_of(cls, "store"), given, "store")
+        if faults:
+            raise ConfigurationError(faults)
+        return cls(**values)
+
+    def __str__(self) -> str:
+        return f"{{{', '.join(f'{name}: {value}' for name, value in asdict(self).items())}}}"
+
+
+@dataclass(frozen=True)
 class Job:
     """One job as the user asked for it: names and values, nothing resolved yet.
 
@@ -66,6 +107,7 @@ class Job:
         output_dir: Where results go.
         shard_rows: Points per shard; None lets the planner choose.
         executor: Who computes.
+        storage: How the results lie on disk.
         explain: Only say how the job would be evaluated, and why.
         config: The configuration that the job came from, file name -> text, for provenance.
     """
@@ -83,6 +125,7 @@ class Job:
     output_dir: Path = Path("outputs")
     shard_rows: int | None = None
     executor: Workers = Workers()
+    storage: Storage = Storage()
     explain: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 

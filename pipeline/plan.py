@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.errors import StoreError
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
-from pipeline.job import Job
+from pipeline.job import Job, Storage
 from pipeline.provenance import now
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
@@ -45,6 +45,7 @@ class RunPlan:
         certificate: Evidence found when the run began.
         refused: Route and mode -> why it is not used.
         created: When the run began.
+        storage: How its files lie on disk.
     """
 
     schema: str
@@ -60,6 +61,7 @@ class RunPlan:
     certificate: Mapping[str, Any]
     refused: Mapping[str, str]
     created: str
+    storage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -127,6 +129,7 @@ class Work:
             output_names=tuple(record.output_names),
             input_units=record.input_units,
             output_units=record.output_units,
+            storage=self.job.storage,
         )
 
     def attrs(self, start: int, stop: int) -> dict[str, Any]:
@@ -174,6 +177,10 @@ class Work:
         self._require_same(plan)
         return plan
 
+    def keeping(self, plan: RunPlan) -> Work:
+        """Give the same work, to be stored as the run was begun, whatever is asked for now."""
+        return replace(self, job=replace(self.job, storage=Storage.of(plan.storage)))
+
     def same_but_for_the_source(self) -> list[str]:
         """Ids of runs beside this one that asked the same of another source of the function."""
         found = []
@@ -202,10 +209,13 @@ class Work:
                     f"{place} was begun with {name}={kept} and keeps it, got {name}={asked}; "
                     f"leave {name}= out to go on, or compute anew with another output_dir="
                 )
-        for name, asked in (
-            ("batch", options.batch), ("chunk", options.chunk), ("shard_rows", self.job.shard_rows),
-        ):  # fmt: skip
-            kept = getattr(plan, name)
+        storage, stored = self.job.storage, Storage.of(plan.storage)
+        for name, asked, kept in (
+            ("batch", options.batch, plan.batch),
+            ("chunk", options.chunk, plan.chunk),
+            ("shard_rows", self.job.shard_rows, plan.shard_rows),
+            ("store", None if storage == Storage() else storage, stored),
+        ):
             if asked not in (None, kept):
                 log.warning(
                     "%s was begun with %s=%s and keeps it; %s=%s is not used",
@@ -236,6 +246,7 @@ class Work:
             certificate=evaluator.certificate.record(),
             refused=chosen.refused,
             created=now(),
+            storage=asdict(self.job.storage),
         )
         return RunPlan(**self.directory.begin(asdict(plan)))
 

@@ -52,7 +52,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
         plan, computed = compute(work, plan, hook)
         require_own_shards(work.directory, plan.run_id, plan.ranges)
         shards = [work.directory.shard(index) for index in range(len(plan.ranges))]
-        assemble(work.directory.result, work.layout, shards, work.attrs(0, len(grid)))
+        layout = work.keeping(plan).layout
+        assemble(work.directory.result, layout, shards, work.attrs(0, len(grid)))
         work.directory.tidy()
         summary = _summarise(work, computed, began)
         notify(hook.pipeline_run_finished, run=run_info(work, plan), summary=summary)

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pipeline.errors import ConfigurationError
-from pipeline.job import Job, Options, Workers
+from pipeline.job import Job, Options, Storage, Workers
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -24,6 +24,7 @@ class Schema:
     grid: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     executor: dict[str, Any] = field(default_factory=dict)
+    store: dict[str, Any] = field(default_factory=dict)
     function: str = MISSING
     function_params: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         output_dir=Path(plain["output_dir"]),
         shard_rows=plain["shard_rows"],
         executor=Workers(str(executor.pop("name")), executor.pop("retries", 0), executor),
+        storage=Storage.of(plain["store"]),
         explain=plain["explain"],
         config=files or {},
     )

@@ -97,6 +97,7 @@ def _take_up(task: Task) -> Execution:
             f"expected {task.run_id} with its run.json: it sees other files or another source than "
             "the process that started it; give both the same file system and the same packages"
         )
+    work = work.keeping(plan)
     with threads(plan.threads):
         evaluator = prepare_run(work, plan)
     observers = Registry.of({}).hook  # those of the run are with the process that started it

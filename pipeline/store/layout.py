@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.job import Storage
+
 SCHEMA = "pipeline-derivatives/1"
 STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
@@ -56,6 +58,7 @@ class Layout:
         output_names: Name of each output, or empty.
         input_units: Unit of the inputs.
         output_units: Unit of the value.
+        storage: How the datasets lie on disk.
     """
 
     n: int
@@ -67,6 +70,7 @@ class Layout:
     output_names: Sequence[str] = ()
     input_units: str = "1"
     output_units: str = "1"
+    storage: Storage = Storage()
 
     @property
     def order(self) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.store.commit import committed
+from pipeline.store.compression import creation
 from pipeline.store.layout import (
     Layout,
     create_dimensions,
@@ -93,7 +94,9 @@ def new_shard(
         write_root(file, layout, attrs)
         create_dimensions(file, layout, points)
         for dataset in layout.datasets():
-            file.create_dataset(dataset.name, shape=(points, *dataset.shape), dtype=dataset.dtype)
+            shape, dtype = (points, *dataset.shape), dataset.dtype
+            stored = creation(shape, dtype.itemsize, layout.storage)
+            file.create_dataset(dataset.name, shape=shape, dtype=dtype, **stored)
             describe_dataset(file, dataset)
         with ThreadPoolExecutor(1, thread_name_prefix="checksums") as summing:
             names = [dataset.name for dataset in layout.datasets()]
