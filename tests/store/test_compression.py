@@ -86,7 +86,9 @@ def test_chunks_are_of_whole_trailing_dimensions(shape, itemsize):
     size = int(np.prod(chunk)) * itemsize
     assert size <= CHUNK
     assert size > CHUNK // 2 or chunk == shape
-    cut = [axis for axis, (part, whole) in enumerate(zip(chunk, shape, strict=True)) if part < whole]
+    cut = [
+        axis for axis, (part, whole) in enumerate(zip(chunk, shape, strict=True)) if part < whole
+    ]
     assert not cut or all(part == 1 for part in chunk[: cut[-1]])
 
 
