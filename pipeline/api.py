@@ -49,6 +49,12 @@ class Keywords(TypedDict, total=False):
     on_disagreement: str
 
 
+class RunKeywords(Keywords, total=False):
+    """Further keywords of `run`; see `pipeline.job.Storage` for their meaning."""
+
+    store: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Derivatives in memory. Datasets are attributes: ``evaluation.hessian``.
@@ -164,8 +170,7 @@ def run(
     output_dir: str | Path = "outputs",
     shard_rows: int | None = None,
     executor: str | Mapping[str, Any] = "none",
-    store: Mapping[str, Any] | None = None,
-    **keywords: Unpack[Keywords],
+    **keywords: Unpack[RunKeywords],
 ) -> Results:
     """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
 
@@ -180,8 +185,8 @@ def run(
         shard_rows: Points per file; None lets the planner choose.
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
-        store: How the results lie on disk, as in ``{"compression": "gzip"}``: `pipeline.job.Storage`.
-        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+        **keywords: order, parameters, plugins, the fields of `pipeline.job.Options`, and ``store``: how
+            the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
         The results, opened.
@@ -199,7 +204,7 @@ def run(
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
         executor=_workers(executor),
-        storage=_storage(store or {}),
+        storage=_storage(keywords.get("store", {})),
     )
     registry = build_registry(job.plugins)
     return open_results(run_job(job, bound, grid, registry.hook).path)
@@ -240,7 +245,7 @@ def _ask(
 def _bind(
     function: Differentiable, points: Any, keywords: Keywords, stored: bool = False
 ) -> tuple[BoundFunction, Grid, Options]:
-    grid, options = _grid(points), _options(points, keywords)
+    grid, options = _grid(points), _options(points, keywords, stored)
     if isinstance(function, str):
         function, loadable = build_registry(_plugins(keywords)).function(function), True
     else:
@@ -283,11 +288,11 @@ def _grid(points: Any) -> Grid:
     return points if isinstance(points, Grid) else PointsGrid(points)
 
 
-def _options(points: Any, keywords: Keywords) -> Options:
+def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    unknown = set(keywords) - known - {"order", "parameters", "plugins"}
+    words = [*known, "order", "parameters", "plugins", *(["store"] if stored else [])]
+    unknown = set(keywords) - set(words)
     if unknown:
-        words = [*known, "order", "parameters", "plugins"]
         raise ConfigurationError(
             [f"keyword {name!r} is unknown. {nearest(name, words)}" for name in sorted(unknown)]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -70,7 +70,7 @@ class Layout:
     output_names: Sequence[str] = ()
     input_units: str = "1"
     output_units: str = "1"
-    storage: Storage = Storage()
+    storage: Storage = field(default_factory=Storage)
 
     @property
     def order(self) -> int:
