@@ -29,6 +29,10 @@ from pipeline.settings import Schema, register_schema, to_job
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pipeline.function import BoundFunction
+    from pipeline.grids.base import Grid
+    from pipeline.job import Job
+
 CONFIG = str(Path(__file__).resolve().parent.parent / "conf")
 log = logging.getLogger(__name__)
 
@@ -45,24 +49,32 @@ def execute(cfg: DictConfig) -> float:
 
     Returns:
         Number of points whose derivatives are not finite: what a sweeper may minimise; NaN where
-        the job was only explained.
+        the job was only planned.
     """
     job = to_job(cfg, _configuration_texts(cfg))
     # torch is imported here, so that --help and --cfg answer at once
     from pipeline.binding import bind_job
     from pipeline.progress import Progress, describe
     from pipeline.registry import build_registry
-    from pipeline.runner import explain, run
+    from pipeline.runner import run
 
     registry = build_registry(job.plugins, own={"progress": Progress()})
     function, grid = bind_job(job, registry)
-    if job.explain:
-        print(explain(job, function, grid), flush=True)
+    if job.dry_run:
+        _foretell(job, function, grid)
         return float("nan")
     with _terminable():
         summary = run(job, function, grid, registry.hook)
     print(describe(summary), flush=True)
     return float(summary.nonfinite + summary.failed)
+
+
+def _foretell(job: Job, function: BoundFunction, grid: Grid) -> None:
+    from pipeline.forecast import forecast
+
+    outcome = forecast(job, function, grid)
+    print(outcome.describe(), flush=True)
+    outcome.require_room()
 
 
 def main() -> None:
@@ -88,6 +100,9 @@ def main() -> None:
             raise stopped[0]
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (PipelineError, HydraException, OmegaConfBaseException) as error:
         _fail(error, _spell(error), traced)
 
@@ -105,9 +120,11 @@ def _fail(error: BaseException, message: str, traced: bool) -> NoReturn:
 
 def _spell(error: Exception) -> str:
     """Hydra's own errors, with the nearest key where a key is unknown."""
+    if isinstance(error, PipelineError):
+        return str(error)
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in 'Schema')", text)
-    if isinstance(error, PipelineError) or unknown is None:
+    if unknown is None:
         return text.strip()
     full = re.search(r"full_key: (\S+)", text)
     key = full[1] if full else unknown[1]

@@ -18,7 +18,7 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
 from pipeline.execution import notify, prepare_run, take_up, threads
 from pipeline.executors import build_executor
-from pipeline.executors.base import Chunk, Executor, Future
+from pipeline.executors.base import Chunk, Executor, Future, Limits
 from pipeline.job import RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.store.reader import open_results
@@ -149,15 +149,27 @@ def _account(shard: Path) -> tuple[float, dict[int, str]]:
     return took.total_seconds(), {int(index): reason for index, reason in failures.items()}
 
 
-def _plan(work: Work, executor: Executor) -> RunPlan:
-    """Plan a run for its workers: their threads, and their share of the memory."""
-    options, limits = work.job.options, executor.limits
+def as_worker(work: Work, limits: Limits) -> Work:
+    """See a run as one of its workers does, with its share of the memory.
+
+    Args:
+        work: What the run is about.
+        limits: What one worker has.
+
+    Returns:
+        The same run.
+    """
+    options = work.job.options
     memory = options.memory or limits.memory
     if memory is None and limits.sharing > 1:
         memory = available_bytes(resolve_device("cpu")) // 2 // limits.sharing
-    job = replace(work.job, options=replace(options, memory=memory))
-    with threads(limits.threads):
-        return work.begin(prepare_run(replace(work, job=job), None))
+    return replace(work, job=replace(work.job, options=replace(options, memory=memory)))
+
+
+def _plan(work: Work, executor: Executor) -> RunPlan:
+    """Plan a run for its workers: their threads, and their share of the memory."""
+    with threads(executor.limits.threads):
+        return work.begin(prepare_run(as_worker(work, executor.limits), None))
 
 
 def _work(work: Work, plan: RunPlan) -> Callable[[Chunk], Report]:

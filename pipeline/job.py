@@ -108,7 +108,7 @@ class Job:
         shard_rows: Points per shard; None lets the planner choose.
         executor: Who computes.
         storage: How the results lie on disk.
-        explain: Only say how the job would be evaluated, and why.
+        dry_run: Only say how the job would be done, how long it takes, and why so.
         config: The configuration that the job came from, file name -> text, for provenance.
     """
 
@@ -126,7 +126,7 @@ class Job:
     shard_rows: int | None = None
     executor: Workers = Workers()
     storage: Storage = Storage()
-    explain: bool = False
+    dry_run: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 
 

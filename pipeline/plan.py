@@ -237,7 +237,7 @@ class Work:
             run_id=self.run_id,
             identity=self.identity,
             points=len(self.grid),
-            shard_rows=self._shard_rows(evaluator),
+            shard_rows=self.shard_rows(evaluator),
             route=chosen.route,
             mode=chosen.mode,
             batch=chosen.batch,
@@ -250,8 +250,15 @@ class Work:
         )
         return RunPlan(**self.directory.begin(asdict(plan)))
 
-    def _shard_rows(self, evaluator: Evaluator) -> int:
-        """Whole batches, up to SHARD_BYTES on disk and SHARD_SECONDS of computing: points per shard."""
+    def shard_rows(self, evaluator: Evaluator) -> int:
+        """Whole batches, up to SHARD_BYTES on disk and SHARD_SECONDS of computing: points per shard.
+
+        Args:
+            evaluator: How the derivatives are evaluated.
+
+        Returns:
+            Points per shard.
+        """
         # Batches start at the same points whatever the size of a shard, so that a measured time
         # may take part in the choice without any influence on the numbers.
         if self.job.shard_rows is not None:

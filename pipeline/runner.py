@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.distribution import distribute
 from pipeline.errors import DisagreementError, MissingShardsError, StoreError
-from pipeline.execution import execute, notify, prepare_run, run_info
+from pipeline.execution import execute, notify, run_info
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
@@ -87,36 +87,6 @@ def _is_complete(work: Work) -> bool:
             f"disagree:\n{listed}\non_disagreement=warn accepts it"
         )
     return True
-
-
-def explain(job: Job, function: BoundFunction, grid: Grid) -> str:
-    """Say how a job would be evaluated, and why so; computes and writes nothing.
-
-    Args:
-        job: What is asked.
-        function: What is differentiated.
-        grid: Where.
-
-    Returns:
-        The candidates with their predicted cost, agreement and verdict, then the certificate.
-    """
-    work = Work(job, function, grid)
-    plan = work.existing_plan()
-    evaluator = prepare_run(work, plan)
-    chosen, where = evaluator.plan, work.directory.path
-    lines = [
-        f"{len(grid)} points to {where}, in batches of {chosen.batch}, {chosen.chunk} directions at once",
-        *(
-            []
-            if plan is None
-            else ["this run has begun: it keeps its route, mode, batch and chunk"]
-        ),
-        "",
-        chosen.explain(),
-        "",
-        *(f"{name}: {value}" for name, value in evaluator.certificate.record().items()),
-    ]
-    return "\n".join(lines)
 
 
 def _summarise(work: Work, computed: int, began: float) -> Summary:

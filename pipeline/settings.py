@@ -39,6 +39,7 @@ class Schema:
     shard_rows: int | None = None
     output_dir: str = "outputs"
     on_disagreement: str = "error"
+    dry_run: bool = False
     explain: bool = False
 
 
@@ -90,7 +91,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         shard_rows=plain["shard_rows"],
         executor=Workers(str(executor.pop("name")), executor.pop("retries", 0), executor),
         storage=Storage.of(plain["store"]),
-        explain=plain["explain"],
+        dry_run=plain["dry_run"] or plain["explain"],
         config=files or {},
     )
 
