@@ -1,0 +1,77 @@
+"""The site: what is generated is complete, and what is built needs no network."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from pipeline.store.layout import STATUS
+
+DOCS = ROOT / "docs"
+REMOTE = re.compile(
+    r"<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>"
+)
+IN_CSS = re.compile(r"(?:url\(|@import\s)['\"]?(?:https?:)?//")
+
+
+def load_generate():
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load_generate()
+
+
+def test_every_key_of_the_configuration_has_its_meaning():
+    config = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
+    text = generate.configuration()
+    for key in set(config) - {"defaults", "hydra"}:
+        (row,) = re.findall(rf"^\| `{key}` \|.*$", text, flags=re.MULTILINE)
+        assert re.search(r"\| [^|`]{5,}", row), row
+
+
+def test_every_group_and_option_is_in_the_reference():
+    text = generate.groups()
+    for path in (ROOT / "conf").glob("*/*.yaml"):
+        if path.parent.name != "hydra":
+            assert f"### {path.parent.name}={path.stem}\n" in text
+
+
+def test_every_function_status_and_command_is_in_the_reference():
+    assert set(generate.STATUS) == set(STATUS)
+    assert "| `rosenbrock` |" in generate.functions()
+    assert "### results verify" in generate.commands()
+
+
+def test_every_part_that_a_page_asks_for_is_made_and_every_part_is_asked_for():
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    assert set(re.findall(r"<!-- generated: (\S+) -->", pages)) == set(generate.PARTS)
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == set(
+        re.findall(r"- (\S+\.md)$", text, flags=re.MULTILINE)
+    )
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly_without_a_network_and_needs_none(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    if shutil.which("unshare") and not subprocess.run(["unshare", "-n", "true"]).returncode:
+        build = ["unshare", "-n", *build]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        found = [tag for tag in REMOTE.findall(page.read_text()) if 'rel="canonical"' not in tag]
+        assert not found, (page, found)
+    for sheet in tmp_path.rglob("*.css"):
+        assert not IN_CSS.search(sheet.read_text()), sheet
