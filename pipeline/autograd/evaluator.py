@@ -268,7 +268,7 @@ class Evaluator:
     def _by_reference(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
         """Ask the reference about a point at which the route raised: it may be the route's own fault."""
         try:
-            levels = derivatives(self._request.f, points[0], self._request.order)
+            levels = derivatives(*self._request.at(points[0]), self._request.order)
         except Exception as error:  # the user's function may raise anything
             return {}, error.with_traceback(None)
         named = {operator.name: levels[operator.order][None] for operator in self.operators}
@@ -284,7 +284,7 @@ class Evaluator:
         return Evaluated(datasets, status, {0: f"{type(error).__name__}: {error}"})
 
     def _check(self, points: Tensor) -> None:
-        n, plan = self._request.n, self.plan
+        n, plan = len(self._request.example), self.plan
         if not isinstance(points, Tensor):
             raise PipelineError(
                 f"points: expected a tensor of shape (B, {n}), got {type(points).__name__}"

@@ -147,16 +147,18 @@ def _directional_check(
     request: Request, point: Tensor, points: Tensor, order: int, seed: int
 ) -> tuple[float, bool] | None:
     generator = torch.Generator().manual_seed(seed)
-    here, scale = beside(point, points, generator), _scale(point, points)
+    g, z = request.at(point)
+    zs = request.variables(points)
+    here, scale = beside(z, zs, generator), _scale(z, zs)
     weights = random_signs(request.output_shape, generator).to(point.device)
     vectors = [scale * random_signs((request.n,), generator).to(point.device) for _ in range(order)]
 
     def phi(t: float) -> float:
-        value, _ = directional(request.f, here + t * vectors[-1], weights, vectors[:-1])
+        value, _ = directional(g, here + t * vectors[-1], weights, vectors[:-1])
         return float(value)
 
     try:
-        value, gradient = directional(request.f, here, weights, vectors[:-1])
+        value, gradient = directional(g, here, weights, vectors[:-1])
         estimate = ridders(phi, step=2.0**-10)
     except Exception:  # beside the grid the function may raise: then nothing can be said here
         return None

@@ -40,13 +40,15 @@ def compare_forward_with_reverse(request: Request, points: Tensor) -> ForwardMod
     residuals, disagreements = [], []
     for index, point in enumerate(points if request.order else ()):
         generator = torch.Generator().manual_seed(index)
-        here = beside(point, points, generator)
+        g, z = request.at(point)
+        zs = request.variables(points)
+        here = beside(z, zs, generator)
         draw = [random_signs(shape, generator) for shape in _shapes(request)]
         weights, *vectors = (sign.to(point.device) for sign in draw)
         try:
-            _, gradient = directional(request.f, here, weights, vectors[:-1])
+            _, gradient = directional(g, here, weights, vectors[:-1])
             reverse = gradient @ vectors[-1]
-            forward = _nested(_weighted(request.f, weights), vectors)(here)
+            forward = _nested(_weighted(g, weights), vectors)(here)
         except (
             Exception
         ) as error:  # torch has no forward mode for some functions, by any kind of error

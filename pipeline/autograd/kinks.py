@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.finite_difference import beside
+from pipeline.autograd.request import Request
 
 Condition = Callable[..., Tensor]
 TIE = 1e-12  # relative gap of eigenvalues that are one
@@ -160,29 +161,30 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (value for value in tree_iter(values) if isinstance(value, Tensor))
 
 
-def kink_finder(f: Callable[[Tensor], Tensor], points: Tensor) -> Callable[[Tensor], Tensor] | None:
+def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:
     """Prepare to find the points at which a call of a function meets its kink exactly.
 
     What meets it at a random place as well does so by construction (a padded zero, the diagonal
     of a comparison with the transpose), and is no kink.
 
     Args:
-        f: Maps one point (n,) to a tensor.
-        points: Some points, (P, n).
+        request: What is differentiated; only what depends on its variables can be a kink.
+        points: Some points, (P, d).
 
     Returns:
-        A function from points (B, n) to flags, bool (B,); None where no call has a kink.
+        A function from points (B, d) to flags, bool (B,); None where no call has a kink.
     """
     generator = torch.Generator().manual_seed(0)
     try:
-        always = _watched(f, beside(points[0], points, generator))
+        g, z = request.at(points[0])
+        always = _watched(g, beside(z, request.variables(points), generator))
     except Exception:  # beside the grid the function may raise
         always = []
-    if not any(_watched(f, point) for point in points):
+    if not any(_watched(*request.at(point)) for point in points):
         return None
 
     def flag(point: Tensor) -> Tensor:
-        met = _watched(f, point)
+        met = _watched(*request.at(point))
         same = [one.shape for one in met] == [one.shape for one in always]
         kinks = [one & ~other for one, other in zip(met, always, strict=True)] if same else met
         flags = [kink.any() for kink in kinks]
@@ -197,9 +199,9 @@ def kink_finder(f: Callable[[Tensor], Tensor], points: Tensor) -> Callable[[Tens
     return find
 
 
-def _watched(f: Callable[[Tensor], Tensor], point: Tensor) -> list[Tensor]:
+def _watched(f: Callable[[Tensor], Tensor], z: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        x = point.clone()
+        x = z.clone()
         with Watch(x) as watch:
             f(x)
         met: list[Tensor] = watch.met

@@ -72,23 +72,26 @@ class View:
             row = torch.tensordot(vector.to(row), row, dims=1)
         return row
 
-    def reference(self, point: Tensor) -> list[Tensor]:
+    def reference(self, point: Tensor, step: Tensor | None = None) -> list[Tensor]:
         """Evaluate the same by the reference.
 
         Args:
-            point: (n,).
+            point: (d,).
+            step: (n,), how far beside the point the variables are; None: at the point.
 
         Returns:
             Per order asked for, in float64.
         """
         request = self.request
+        g, z = request.at(point)
+        z = z if step is None else z + step
         if self.weights is None:
-            levels = derivatives(request.f, point, request.order)
+            levels = derivatives(g, z, request.order)
             return [levels[order].to(torch.float64) for order in request.orders]
         views = []
         for order in request.orders:
             vectors = [vector.to(point) for vector in self.vectors[: max(order - 1, 0)]]
-            value, gradient = directional(request.f, point, self.weights.to(point), vectors)
+            value, gradient = directional(g, z, self.weights.to(point), vectors)
             views.append((gradient if order else value).to(torch.float64))
         return views
 
@@ -226,10 +229,11 @@ def _runs_in_float64(request: Request, points: Tensor) -> bool:
 def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:
     """How much the derivatives change when the inputs change relatively: their condition."""
     step = 1e-7 if point.dtype == torch.float64 else 1e-3
-    scale = point.abs().max().clamp_min(1e-30)
-    signs = random_signs(tuple(point.shape), torch.Generator().manual_seed(1)).to(point)
+    _, z = view.request.at(point)
+    scale = z.abs().max().clamp_min(1e-30)
+    signs = random_signs(tuple(z.shape), torch.Generator().manual_seed(1)).to(z)
     try:
-        moved = view.reference(point + step * scale * signs)
+        moved = view.reference(point, step * scale * signs)
     except Exception:  # beside the grid the function may raise: then nothing is conceded
         return [0.0 for _ in rows]
     changes = [float((a - b).abs().max()) / step for a, b in zip(moved, rows, strict=True)]

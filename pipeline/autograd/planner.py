@@ -19,6 +19,7 @@ from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import parse_mode
+from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
 from pipeline.job import Options
 
@@ -30,11 +31,12 @@ class Asked:
     """What is to be differentiated, as the user asked for it.
 
     Attributes:
-        f: Maps one point (n,) to () or (m,).
+        f: Maps one point (d,) to () or (m,).
         name: Its name, for messages.
         operators: Names of operators.
         order: Order of the operator `derivative`.
         output_shape: Output shape that f has to have; None if any will do.
+        variable: What f is differentiated with respect to.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -42,6 +44,7 @@ class Asked:
     operators: tuple[str, ...]
     order: int | None = None
     output_shape: tuple[int, ...] | None = None
+    variable: Variable = WHOLE
 
 
 def probe_indices(count: int) -> list[int]:
@@ -115,7 +118,7 @@ def prepare(
     seen = probe(asked.f, points, asked.output_shape, asked.name)
     operators = resolve_operators(asked.operators, asked.order, seen.output_shape)
     orders = tuple(sorted({operator.order for operator in operators}))
-    request = Request(asked.f, seen.points[0], seen.output_shape, orders)
+    request = Request(asked.f, seen.points[0], seen.output_shape, orders, asked.variable)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
@@ -140,7 +143,7 @@ def prepare(
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch
-    kinks = kink_finder(asked.f, seen.points) if request.order else None
+    kinks = kink_finder(request, seen.points) if request.order else None
     calls = Calls(trial.evaluate, most, kinks)
     return Evaluator(calls, request, operators, plan, certificate)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from pipeline.autograd.variable import WHOLE, OnPoint, Variable
 
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -19,21 +22,48 @@ class Request:
     """What a route has to evaluate.
 
     Attributes:
-        f: Maps one point (n,) to `output_shape`.
-        example: One point, (n,), of the dtype and on the device of all points.
+        f: Maps one point (d,) to `output_shape`. What is differentiated is not f, but what `at` gives.
+        example: One point, (d,), of the dtype and on the device of all points.
         output_shape: () or (m,).
         orders: Orders asked for, ascending, each once.
+        variable: What f is differentiated with respect to.
     """
 
-    f: Callable[[Tensor], Tensor]
+    f: OnPoint
     example: Tensor
     output_shape: tuple[int, ...]
     orders: tuple[int, ...]
+    variable: Variable = WHOLE
+
+    def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """Give what is differentiated at a point.
+
+        Args:
+            point: (d,).
+
+        Returns:
+            g, which maps (n,) to `output_shape`, and the z, (n,), at which it is differentiated.
+        """
+        return self.variable.at(self.f, point)
+
+    def variables(self, points: Tensor) -> Tensor:
+        """Give the z at many points.
+
+        Args:
+            points: (B, d).
+
+        Returns:
+            (B, n); the points themselves where they are what is differentiated.
+        """
+        if self.variable is WHOLE:
+            return points
+        result: Tensor = torch.func.vmap(lambda point: self.at(point)[1])(points)
+        return result
 
     @property
     def n(self) -> int:
-        """Number of inputs."""
-        return len(self.example)
+        """Number of variables."""
+        return self.variable.size(len(self.example))
 
     @property
     def order(self) -> int:
@@ -47,7 +77,7 @@ class Request:
 
     @property
     def directions(self) -> int:
-        """Most directions that a level can have: outputs times inputs of the level below."""
+        """Most directions that a level can have: outputs times variables of the level below."""
         return max(self.n, self.m * int(self.n ** max(self.order - 1, 0)))
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:

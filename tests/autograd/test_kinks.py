@@ -7,12 +7,17 @@ from torch.nn import functional
 import pipeline
 from pipeline.autograd.evaluator import NONFINITE, NONSMOOTH, OK
 from pipeline.autograd.kinks import kink_finder
+from pipeline.autograd.request import Request
 
 POINTS = torch.tensor(
     [[0.0, 1.0, 2.0], [1.0, 1.0, 2.0], [0.3, 0.4, 0.7], [0.5, -0.5, 0.1], [3.0, 6.0, -3.0]],
     dtype=torch.float64,
 )
 ZERO = torch.zeros(3, dtype=torch.float64)
+
+
+def request(f):
+    return Request(f, POINTS[0], tuple(f(POINTS[0]).shape), (1,))
 
 
 def padded(x):
@@ -62,13 +67,13 @@ SMOOTH = {
 @pytest.mark.parametrize("name", KINKS)
 def test_kinks_are_found(name):
     f, expected = KINKS[name]
-    find = kink_finder(f, POINTS)
+    find = kink_finder(request(f), POINTS)
     assert find(POINTS).int().tolist() == expected
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_smooth_function_is_not_watched(name):
-    assert kink_finder(SMOOTH[name], POINTS) is None
+    assert kink_finder(request(SMOOTH[name]), POINTS) is None
 
 
 @pytest.mark.parametrize("route", ["vmap", "loop"])

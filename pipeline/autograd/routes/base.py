@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
+from torch import Tensor
+
 from pipeline.autograd.cost import Cost
+from pipeline.autograd.operators import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import ConfigurationError
 
@@ -14,7 +18,7 @@ class Route(ABC):
     """One way to evaluate operators; every subclass is final and lives in its own file.
 
     Laws:
-        - ``prepare(request, mode, chunk, batch)(points)`` with points (B, n), B >= 1, gives for each
+        - ``prepare(request, mode, chunk, batch)(points)`` with points (B, d), B >= 1, gives for each
           order j in ``request.orders`` a tensor (B, *output_shape, *(n,) * j) of the dtype and
           on the device of the points;
         - it equals the reference (`pipeline.autograd.reference.derivatives`) to rounding,
@@ -85,6 +89,27 @@ class Route(ABC):
         Returns:
             The bare evaluation of a batch.
         """
+
+
+def one_point(
+    request: Request, directions: tuple[str, ...], chunk: int
+) -> Callable[[Tensor], Levels]:
+    """All derivatives at one point in one pass, by torch.func.
+
+    Args:
+        request: What is evaluated; all orders up to its highest.
+        directions: fwd or rev for each level, innermost first.
+        chunk: Directions evaluated together at each level.
+
+    Returns:
+        A function from a point (d,) to what `pipeline.autograd.operators.differentiate` gives.
+    """
+
+    def evaluate(point: Tensor) -> Levels:
+        g, z = request.at(point)
+        return differentiate(g, directions, chunk)(z)
+
+    return evaluate
 
 
 def parse_mode(mode: str, order: int) -> tuple[str, ...]:

@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import FLOP_SECONDS, FUNC_SECONDS, Cost, count_eager
-from pipeline.autograd.operators import differentiate
 from pipeline.autograd.request import Evaluate, RefusedError, Request
-from pipeline.autograd.routes.base import Route, parse_mode
+from pipeline.autograd.routes.base import Route, one_point, parse_mode
 from pipeline.autograd.routes.vmap import VmapRoute
 
 if TYPE_CHECKING:
@@ -110,10 +109,10 @@ class CompiledRoute(Route):
 
 
 def _operator(request: Request, mode: str, chunk: int) -> Evaluate:
-    one_point = differentiate(request.f, parse_mode(mode, request.order), chunk)
+    evaluate = one_point(request, parse_mode(mode, request.order), chunk)
 
     def operator(points: Tensor) -> tuple[Tensor, ...]:
-        levels = torch.func.vmap(one_point)(points)
+        levels = torch.func.vmap(evaluate)(points)
         return tuple(levels[order] for order in request.orders)
 
     return operator

@@ -49,7 +49,7 @@ class LoopRoute(Route):
         """
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-            rows = [derivatives(request.f, point, request.order) for point in points]
+            rows = [derivatives(*request.at(point), request.order) for point in points]
             return tuple(torch.stack([row[order] for row in rows]) for order in request.orders)
 
         return evaluate

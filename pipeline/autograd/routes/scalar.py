@@ -8,6 +8,7 @@ reverse mode instead: a folded multiplication by zero would otherwise hide a NaN
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +21,7 @@ from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, spell_mode
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
+from pipeline.autograd.variable import WHOLE
 
 if TYPE_CHECKING:
     from pipeline.autograd.scalar.emit import Program
@@ -58,7 +60,7 @@ class ScalarRoute(Route):
             The cost; a chunk has no meaning here.
         """
         program = derive(request)
-        entries = request.n + 1 + sum(level.numel() for level in program.levels)
+        entries = program.inputs + 1 + sum(level.numel() for level in program.levels)
         nodes = len(program.nodes)
         return Cost(
             chunk=chunk or request.directions,
@@ -79,16 +81,16 @@ class ScalarRoute(Route):
         from pipeline.autograd.scalar.emit import compile_kernel
 
         program = derive(request)
-        kernel = compile_kernel(program)
+        kernel, joined = compile_kernel(program), _joined(request)
         reverse = _reverse_mode(request, mode, chunk)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-            points = points.contiguous()
+            inputs = joined(points).contiguous()
             levels = tuple(
                 points.new_empty((len(points), *level.shape)) for level in program.levels
             )
             flags = points.new_empty(len(points))
-            if not kernel(points, levels, flags):
+            if not kernel(inputs, levels, flags):
                 return levels
             for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
                 for level, exact in zip(levels, reverse(points[piece]), strict=True):
@@ -121,10 +123,26 @@ def derive(request: Request) -> Program:
     entries = request.m * math.comb(request.n + request.order - 1, request.order)
     if entries > ENTRIES:
         raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
-    dag, outputs = expand(request.f, request.example, BUDGET)
+    dag, outputs = expand(_on_joined(request), _joined(request)(request.example[None])[0], BUDGET)
     if tuple(outputs.shape) != request.output_shape:
         raise RefusedError(
             f"its trace has shape {tuple(outputs.shape)}, not {request.output_shape}"
         )
     levels = differentiate(dag, outputs, request.n, request.order)
-    return Program(dag, request.n, [levels[order] for order in request.orders])
+    inputs = len(request.example) + (0 if request.variable is WHOLE else request.n)
+    return Program(dag, inputs, [levels[order] for order in request.orders])
+
+
+def _joined(request: Request) -> Callable[[Tensor], Tensor]:
+    """Inputs of the program at points (B, d): z before the point, unless they are the same."""
+    if request.variable is WHOLE:
+        return lambda points: points
+    return lambda points: torch.cat([request.variables(points), points], dim=1)
+
+
+def _on_joined(request: Request) -> Callable[[Tensor], Tensor]:
+    """The function of these inputs; it is differentiated with respect to the first n of them."""
+    if request.variable is WHOLE:
+        return request.f
+    n = request.n
+    return lambda inputs: request.at(inputs[n:])[0](inputs[:n])

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from pipeline.autograd.cost import BATCHED_SECONDS, FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.forward_mode import FORWARD_SECONDS
-from pipeline.autograd.operators import differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.reverse import reverse_batch
-from pipeline.autograd.routes.base import Route, parse_mode, spell_mode
+from pipeline.autograd.routes.base import Route, one_point, parse_mode, spell_mode
 
 FAR_MORE = 16  # times as many sweeps
 
@@ -70,9 +69,9 @@ class VmapRoute(Route):
         """
         directions = parse_mode(mode, request.order)
         batched = (
-            torch.func.vmap(differentiate(request.f, directions, chunk))
+            torch.func.vmap(one_point(request, directions, chunk))
             if "fwd" in directions
-            else reverse_batch(request.f, request.order, chunk)
+            else reverse_batch(request, chunk)
         )
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:

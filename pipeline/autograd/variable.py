@@ -1,0 +1,241 @@
+"""What a function is differentiated with respect to: the point, some of its columns, or parameters.
+
+A function maps one row of the points, (d,), to its value. What it is differentiated at is a
+tensor z of n entries that belongs to the row: the row itself, some of its columns while the others
+are held, or the parameters of a module while the whole row is held.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.module_function import ModuleFunction
+from pipeline.errors import ConfigurationError, nearest
+
+OnPoint = Callable[[Tensor], Tensor]
+Wrt = str | int | Sequence[str | int]
+
+
+class Variable(ABC):
+    """What a function is differentiated with respect to; every subclass is final.
+
+    Laws: with ``g, z = variable.at(f, point)``
+
+        - ``z`` has shape (``size(d)``,), and the dtype and device of the point, (d,);
+        - ``g(z)`` equals ``f(point)``;
+        - both can be taken under `torch.func.vmap` over points.
+    """
+
+    @abstractmethod
+    def size(self, columns: int) -> int:
+        """Number n of variables for points of so many columns."""
+
+    @abstractmethod
+    def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """Give the function of z and the z that belong to a point.
+
+        Args:
+            f: Maps one point (d,) to any shape.
+            point: (d,).
+
+        Returns:
+            g, which maps (n,) to what f returns, and z, (n,).
+        """
+
+    @abstractmethod
+    def spec(self) -> list[str | int] | None:
+        """What `resolve_variable` makes this of again: part of the identity of a run."""
+
+    def names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Name of every variable, where there are names.
+
+        Args:
+            columns: Name of every column of the points, or nothing.
+
+        Returns:
+            n names, or nothing.
+        """
+        return tuple(columns)
+
+
+class WholePoint(Variable):
+    """All columns of the point."""
+
+    def size(self, columns: int) -> int:
+        """All of them."""
+        return columns
+
+    def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """The function and the point as they are."""
+        return f, point
+
+    def spec(self) -> None:
+        """Nothing: this is what is differentiated unless something else is said."""
+
+
+WHOLE = WholePoint()
+
+
+@dataclass(frozen=True)
+class Columns(Variable):
+    """Some columns of the point; the others are held.
+
+    Attributes:
+        indices: Which, in the order of the derivatives; each once.
+    """
+
+    indices: tuple[int, ...]
+
+    def size(self, columns: int) -> int:
+        """As many as were chosen."""
+        return len(self.indices)
+
+    def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """Put z in the place of the chosen columns."""
+        chosen = torch.tensor(self.indices, device=point.device)
+        held = point.detach()
+        return (lambda z: f(held.index_copy(0, chosen, z))), point.index_select(0, chosen)
+
+    def spec(self) -> list[str | int]:
+        """The indices."""
+        return list(self.indices)
+
+    def names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Those of the chosen columns."""
+        return tuple(columns[index] for index in self.indices) if columns else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters(Variable):
+    """Parameters of a module, flattened and concatenated; the whole point is held.
+
+    Attributes:
+        function: The module as a function.
+        chosen: Names of the parameters, in the order of the derivatives.
+    """
+
+    function: ModuleFunction
+    chosen: tuple[str, ...]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter, in the order of the derivatives."""
+        known = self.function.parameters
+        return {name: tuple(known[name].shape) for name in self.chosen}
+
+    def size(self, columns: int) -> int:
+        """Number of their entries."""
+        known = self.function.parameters
+        return sum(known[name].numel() for name in self.chosen)
+
+    def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """The module with z in the place of its parameters, which are z at every point."""
+        here = self.function.tensors(point.dtype, point.device)
+        z = torch.cat([here[name].reshape(-1) for name in self.chosen])
+        return (lambda z: self.function.call(point.detach(), self._unflatten(z))), z
+
+    def spec(self) -> list[str | int]:
+        """The names."""
+        return list(self.chosen)
+
+    def _unflatten(self, z: Tensor) -> dict[str, Tensor]:
+        shapes = self.shapes
+        sizes = [self.function.parameters[name].numel() for name in shapes]
+        parts = zip(shapes.items(), z.split(sizes), strict=True)
+        return {name: part.reshape(shape) for (name, shape), part in parts}
+
+    def names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Name of every entry, e.g. ``0.weight[1,2]``."""
+        return tuple(label for name, shape in self.shapes.items() for label in labels(name, shape))
+
+
+def labels(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Name every entry of a tensor.
+
+    Args:
+        name: Of the tensor.
+        shape: Of the tensor.
+
+    Returns:
+        The names, last index fastest.
+
+    Example:
+        >>> labels("w", (2, 2)), labels("b", ())
+        (['w[0,0]', 'w[0,1]', 'w[1,0]', 'w[1,1]'], ['b'])
+    """
+    if not shape:
+        return [name]
+    index = torch.cartesian_prod(*(torch.arange(length) for length in shape)).reshape(-1, len(shape))
+    return [f"{name}[{','.join(map(str, entry))}]" for entry in index.tolist()]
+
+
+def resolve_variable(wrt: Wrt | None, f: object, columns: int, names: Sequence[str] = ()) -> Variable:
+    """Find what a user wants to differentiate with respect to.
+
+    Args:
+        wrt: Nothing or ``inputs`` for all columns of the points; ``parameters`` for all parameters of
+            a module; or some of these by name or, for columns, by index. The name of a part of a
+            module stands for all parameters in it.
+        f: The function.
+        columns: d, the number of columns of the points.
+        names: Name of every column, where they have names.
+
+    Returns:
+        The variable.
+
+    Raises:
+        ConfigurationError: There is nothing of this name.
+    """
+    if wrt is None or wrt == "inputs":
+        return WHOLE
+    asked = [wrt] if isinstance(wrt, str | int) else list(wrt)
+    parameters = f.parameters if isinstance(f, ModuleFunction) else {}
+    if asked == ["parameters"]:
+        _require(parameters, "'parameters'", names)
+        return Parameters(f, tuple(parameters))  # type: ignore[arg-type]
+    indices = [_column(item, columns, names) for item in asked]
+    if all(index is not None for index in indices):
+        return _columns([index for index in indices if index is not None], columns)
+    chosen = [name for item in asked for name in _inside(item, parameters, names)]
+    return Parameters(f, tuple(dict.fromkeys(chosen)))  # type: ignore[arg-type]
+
+
+def _columns(indices: list[int], columns: int) -> Variable:
+    if not indices or len(set(indices)) < len(indices):
+        raise ConfigurationError(
+            [f"wrt: expected some columns of the points, each once, got {indices}"]
+        )
+    return WHOLE if indices == list(range(columns)) else Columns(tuple(indices))
+
+
+def _column(item: str | int, columns: int, names: Sequence[str]) -> int | None:
+    if isinstance(item, str):
+        return list(names).index(item) if item in names else None
+    if not -columns <= item < columns:
+        raise ConfigurationError(
+            [f"wrt: expected the index of a column from 0 to {columns - 1}, got {item}"]
+        )
+    return item % columns
+
+
+def _inside(item: str | int, parameters: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    found = [name for name in parameters if name == item or name.startswith(f"{item}.")]
+    if not found:
+        known = ["inputs", *names, *(["parameters", *parameters] if parameters else [])]
+        raise ConfigurationError([f"wrt: nothing is called {item!r}. {nearest(str(item), known)}"])
+    return found
+
+
+def _require(parameters: Mapping[str, Tensor], item: str, names: Sequence[str]) -> None:
+    if not parameters:
+        raise ConfigurationError(
+            [
+                f"wrt={item} needs a module with parameters; give the torch.nn.Module itself, or "
+                "pipeline.module_function(module, call=...) where it is called in another way"
+            ]
+        )
