@@ -16,8 +16,10 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.evaluator import Evaluator, Plan
 from pipeline.autograd.function_probe import probe, resolve_device, resolve_dtype
 from pipeline.autograd.memory import available_bytes
-from pipeline.autograd.planner import Asked, check_options, probe_indices
+from pipeline.autograd.module_function import as_function
+from pipeline.autograd.planner import Asked, ask, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
+from pipeline.autograd.variable import Wrt
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
@@ -38,6 +40,7 @@ class Keywords(TypedDict, total=False):
 
     order: int | None
     parameters: Mapping[str, Any]
+    wrt: Wrt | None
     plugins: str | Path | Sequence[str | Path]
     dtype: str | torch.dtype | None
     device: str | torch.device | None
@@ -95,13 +98,15 @@ def prepare(
     """Do all costly work once; then evaluate by bare calls.
 
     Args:
-        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        function: A torch function of one point (n,) -> () or (m,), a torch.nn.Module, or the name
+            or record of a plugin's.
         example_points: (P, n): points like those that will be evaluated; they decide n, dtype and
             device, and the routes are compared on some of them.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
-        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+        **keywords: order, parameters, plugins, wrt (what is differentiated: see
+            `pipeline.job.Job`), and the fields of `pipeline.job.Options`.
 
     Returns:
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
@@ -127,11 +132,13 @@ def evaluate(
     """Evaluate derivatives at points and keep them in memory.
 
     Args:
-        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        function: A torch function of one point (n,) -> () or (m,), a torch.nn.Module, or the name
+            or record of a plugin's.
         points: (N, n), or a grid; their dtype and device are those of the evaluation unless
             ``dtype=`` and ``device=`` say otherwise.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
-        **keywords: order, parameters, plugins, and the fields of `pipeline.job.Options`.
+        **keywords: order, parameters, plugins, wrt (what is differentiated: see
+            `pipeline.job.Job`), and the fields of `pipeline.job.Options`.
 
     Returns:
         The derivatives, with the names of the datasets as attributes.
@@ -178,14 +185,16 @@ def run(
     values at some points, the points, the operators, the precision.
 
     Args:
-        function: A torch function of one point (n,) -> () or (m,), or the name or record of a plugin's.
+        function: A torch function of one point (n,) -> () or (m,), a torch.nn.Module, or the name
+            or record of a plugin's.
         points: (N, n), or a grid.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
         shard_rows: Points per file; None lets the planner choose.
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
-        **keywords: order, parameters, plugins, the fields of `pipeline.job.Options`, and ``store``: how
+        **keywords: order, parameters, plugins, wrt (what is differentiated: see
+            `pipeline.job.Job`), the fields of `pipeline.job.Options`, and ``store``: how
             the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
@@ -199,6 +208,7 @@ def run(
         order=keywords.get("order"),
         function=bound.function.name,
         parameters=bound.parameters,
+        wrt=_wrt(keywords.get("wrt")),
         plugins=_plugins(keywords),
         options=options,
         output_dir=Path(output_dir),
@@ -228,6 +238,10 @@ def _storage(given: Mapping[str, Any]) -> Storage:
     return storage
 
 
+def _wrt(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
+    return given if given is None or isinstance(given, str | int) else tuple(given)
+
+
 def _names(operators: str | Sequence[str]) -> tuple[str, ...]:
     return (operators,) if isinstance(operators, str) else tuple(operators)
 
@@ -236,9 +250,7 @@ def _ask(
     function: Differentiable, points: Any, operators: str | Sequence[str], keywords: Keywords
 ) -> tuple[Grid, Options, Asked]:
     bound, grid, options = _bind(function, points, keywords)
-    asked = Asked(
-        bound.f, bound.function.name, _names(operators), keywords.get("order"), bound.output_shape
-    )
+    asked = ask(bound, _names(operators), keywords.get("order"), keywords.get("wrt"))
     return grid, options, asked
 
 
@@ -272,6 +284,7 @@ def _bind_callable(
     f: Callable[[Tensor], Tensor], grid: Grid, options: Options, stored: bool
 ) -> BoundFunction:
     """A record for a bare callable; where it is stored, a digest of all that it refers to."""
+    f = as_function(f)
     name = getattr(f, "__name__", type(f).__name__).strip("<>")
     points = _probe_points(grid, options)
     seen = probe(f, points, None, name)
@@ -290,7 +303,7 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", *(["store"] if stored else [])]
+    words = [*known, "order", "parameters", "plugins", "wrt", *(["store"] if stored else [])]
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.operators import resolve_operators
-from pipeline.autograd.planner import check_options
+from pipeline.autograd.planner import ask, check_options
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function
 from pipeline.grids.base import Grid
@@ -49,6 +49,8 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
     _operator_faults(job, record, parameters, grid.n, faults)
     if faults or function is None:
         raise ConfigurationError(faults)
+    if job.wrt not in (None, "inputs"):
+        ask(function, job.operators, job.order, job.wrt)
     return function, grid
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
-from pipeline.autograd.planner import Asked, prepare, probe_indices
+from pipeline.autograd.planner import prepare, probe_indices
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.job import Options, RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
@@ -47,12 +47,8 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     indices = probe_indices(len(grid))
     points = torch.cat([grid[index : index + 1] for index in indices])
     points = points.to(resolve_device(options.device), resolve_dtype(options.dtype))
-    function = work.function
-    asked = Asked(
-        function.f, function.function.name, job.operators, job.order, function.output_shape
-    )
     try:
-        return prepare(asked, points, options, count=len(grid), rows=job.shard_rows)
+        return prepare(work.asked, points, options, count=len(grid), rows=job.shard_rows)
     except DisagreementError as error:
         if plan is None:
             raise

@@ -91,6 +91,8 @@ def _inside(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     if hasattr(value, "detach") and hasattr(value, "numpy"):
         array = value.detach().cpu().contiguous()
         yield f"{array.dtype} {tuple(array.shape)}".encode() + array.numpy().tobytes()
+    elif hasattr(value, "__fingerprint__"):
+        yield from _parts(value.__fingerprint__(), seen)
     elif hasattr(value, "state_dict"):
         yield from _function(type(value).forward, seen)
         yield from _parts((dict(value.state_dict()), dict(vars(value))), seen)

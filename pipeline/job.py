@@ -99,6 +99,8 @@ class Job:
         order: Order of the operator `derivative`.
         function: Name of the function.
         parameters: Parameters of the function that the user gave.
+        wrt: What is differentiated: None or inputs for the whole point, some of its columns by index
+            or name, parameters for all parameters of a module, or some of these by name.
         grid: Name of the kind of grid.
         grid_options: Options of the grid that the user gave.
         plugins: The user's own plugin files.
@@ -117,6 +119,7 @@ class Job:
     order: int | None = None
     function: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    wrt: str | int | tuple[str | int, ...] | None = None
     grid: str = ""
     grid_options: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()

@@ -14,6 +14,8 @@ import torch
 
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.operators import Operator, resolve_operators
+from pipeline.autograd.planner import Asked, ask
+from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.errors import StoreError
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
@@ -25,6 +27,7 @@ from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0
 LONGEST_AXES = 100_000  # points on all axes together that a file still holds
+MOST_NAMES = 10_000  # of variables that a file still holds, one by one
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,19 @@ class Work:
         return resolve_operators(self.job.operators, self.job.order, shape)
 
     @cached_property
+    def asked(self) -> Asked:
+        """What is to be differentiated, built once."""
+        return ask(self.function, self.job.operators, self.job.order, self.job.wrt)
+
+    @cached_property
+    def variable(self) -> Variable:
+        """With respect to what; nothing is built for what is usual."""
+        return WHOLE if self.job.wrt in (None, "inputs") else self.asked.variable
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the numbers, and nothing of how they are computed."""
+        spec = self.variable.spec()
         return {
             "schema": SCHEMA,
             "function": self.function.function.name,
@@ -100,6 +114,7 @@ class Work:
             "grid": dict(self.grid.spec),
             "operators": [[operator.name, operator.order] for operator in self.operators],
             "dtype": self.job.options.dtype,
+            **({} if spec is None else {"wrt": spec}),
         }
 
     @cached_property
@@ -119,13 +134,17 @@ class Work:
         """What the files of the run hold."""
         function, record = self.function, self.function.function
         wanted = ", ".join(operator.name for operator in self.operators)
+        n, is_whole = self.variable.size(function.n), self.variable is WHOLE
+        names = () if is_whole or n > MOST_NAMES else self.variable.names(record.input_names)
         return Layout(
-            n=function.n,
+            n=n,
+            columns=None if is_whole else function.n,
             output_shape=function.output_shape,
             operators=tuple((operator.name, operator.order) for operator in self.operators),
             dtype=self.job.options.dtype,
             title=f"{wanted} of {record.name} at {len(self.grid)} points",
             input_names=tuple(record.input_names),
+            variable_names=names,
             output_names=tuple(record.output_names),
             input_units=record.input_units,
             output_units=record.output_units,

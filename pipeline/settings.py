@@ -27,6 +27,7 @@ class Schema:
     store: dict[str, Any] = field(default_factory=dict)
     function: str = MISSING
     function_params: dict[str, Any] = field(default_factory=dict)
+    wrt: Any = None
     plugins: list[str] = field(default_factory=list)
     order: int | None = None
     dtype: str = "float64"
@@ -75,6 +76,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         order=plain["order"],
         function=plain["function"],
         parameters=plain["function_params"],
+        wrt=_wrt(plain["wrt"]),
         grid=str(grid.pop("name")),
         grid_options=grid,
         plugins=tuple(plain["plugins"]),
@@ -102,6 +104,16 @@ def _operators(value: Any) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise ConfigurationError([f"job.operators: expected a list of names, got {value!r}"])
+
+
+def _wrt(value: Any) -> str | int | tuple[str | int, ...] | None:
+    entries = value if isinstance(value, list) else [value]
+    wrong = [item for item in entries if isinstance(item, bool) or not isinstance(item, str | int)]
+    if value is None or (entries and not wrong):
+        return tuple(entries) if isinstance(value, list) else value
+    raise ConfigurationError(
+        [f"wrt: expected inputs, parameters, a name, an index, or a list of these, got {value!r}"]
+    )
 
 
 def parse_bytes(text: str | None) -> int | None:

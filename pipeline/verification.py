@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.checks import check_reference
+from pipeline.autograd.module_function import as_function
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices
 from pipeline.autograd.request import Request
+from pipeline.autograd.variable import resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, bind_function
@@ -79,10 +81,10 @@ def verify(
             return Verification(Path(path), (*facts, OBJECT), tuple(faults))
         try:
             if function is None:
-                f = _function(identity, results, plugins).f
+                f = as_function(_function(identity, results, plugins).f)
             else:
-                _require_source(identity, callable_digest(function))
-                f = function
+                f = as_function(function)
+                _require_source(identity, callable_digest(f))
             compared, wrong = _compare(identity, results, f, points)
         except PipelineError as error:
             compared, wrong = [], [f"the certificate cannot be repeated: {error}"]
@@ -120,7 +122,9 @@ def _compare(
     points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
     orders = tuple(sorted(by_order))
     row = results[by_order[orders[0]]].shape[1:]
-    request = Request(f, points[0], row[: len(row) - orders[0]], orders)
+    names = results.labels.get("input", ())
+    variable = resolve_variable(identity.get("wrt"), f, points.shape[1], names)
+    request = Request(f, points[0], row[: len(row) - orders[0]], orders, variable)
     oracle = build_oracle(request, points)
     stored = [
         torch.from_numpy(np.stack([results[by_order[order]][row] for row in rows]))

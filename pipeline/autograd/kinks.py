@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.finite_difference import beside
 from pipeline.autograd.request import Request
+from pipeline.autograd.variable import WHOLE
 
 Condition = Callable[..., Tensor]
 TIE = 1e-12  # relative gap of eigenvalues that are one
@@ -174,19 +175,18 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
     Returns:
         A function from points (B, d) to flags, bool (B,); None where no call has a kink.
     """
-    generator = torch.Generator().manual_seed(0)
-    try:
-        g, z = request.at(points[0])
-        always = _watched(g, beside(z, request.variables(points), generator))
-    except Exception:  # beside the grid the function may raise
-        always = []
     if not any(_watched(*request.at(point)) for point in points):
         return None
+    variables = request.variables(points)
+    step = beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0]
+    always = _beside(request, points[0], step)
 
     def flag(point: Tensor) -> Tensor:
         met = _watched(*request.at(point))
-        same = [one.shape for one in met] == [one.shape for one in always]
-        kinks = [one & ~other for one, other in zip(met, always, strict=True)] if same else met
+        # what is held meets a comparison at some points and not at others
+        nearby = always if request.variable is WHOLE else _beside(request, point, step)
+        same = [one.shape for one in met] == [one.shape for one in nearby]
+        kinks = [one & ~other for one, other in zip(met, nearby, strict=True)] if same else met
         flags = [kink.any() for kink in kinks]
         return torch.stack(flags).any() if flags else torch.zeros((), dtype=torch.bool)
 
@@ -197,6 +197,14 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
             return torch.stack([flag(point) for point in points]).to(points.device)
 
     return find
+
+
+def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
+    g, z = request.at(point)
+    try:
+        return _watched(g, z + step)
+    except Exception:  # beside the grid the function may raise
+        return []
 
 
 def _watched(f: Callable[[Tensor], Tensor], z: Tensor) -> list[Tensor]:

@@ -141,6 +141,12 @@ def _cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
 
+def as_function(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Take a module as a function; scripted modules and all other callables stay as they are."""
+    scripted = isinstance(f, torch.jit.ScriptModule)
+    return ModuleFunction(f) if isinstance(f, Module) and not scripted else f
+
+
 def require_repeatable(module: Module) -> None:
     """Refuse a module that acts differently at every call.
 
@@ -163,7 +169,9 @@ def _reason(part: Module) -> str:
     batch = torch.nn.modules.batchnorm._NormBase
     if isinstance(part, batch) and part.track_running_stats:
         return "mixes the points of a batch and changes its statistics"
-    dropout = getattr(part, "p" if isinstance(part, torch.nn.modules.dropout._DropoutNd) else "dropout", 0)
+    dropout = getattr(
+        part, "p" if isinstance(part, torch.nn.modules.dropout._DropoutNd) else "dropout", 0
+    )
     if isinstance(dropout, float) and dropout > 0:
         return "is random"
     return ""

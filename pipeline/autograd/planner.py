@@ -14,13 +14,15 @@ from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.evaluator import Calls, Evaluator, Plan
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
+from pipeline.autograd.module_function import as_function
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import parse_mode
-from pipeline.autograd.variable import WHOLE, Variable
+from pipeline.autograd.variable import WHOLE, Variable, Wrt, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
+from pipeline.function import BoundFunction
 from pipeline.job import Options
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,25 @@ class Asked:
     order: int | None = None
     output_shape: tuple[int, ...] | None = None
     variable: Variable = WHOLE
+
+
+def ask(
+    function: BoundFunction, operators: tuple[str, ...], order: int | None, wrt: Wrt | None
+) -> Asked:
+    """Say what is to be differentiated.
+
+    Args:
+        function: The function; where it is a module, a copy of it is what is evaluated.
+        operators: Names of operators.
+        order: Order of the operator `derivative`.
+        wrt: With respect to what: see `resolve_variable`.
+
+    Returns:
+        What `prepare` takes.
+    """
+    f, record = as_function(function.f), function.function
+    variable = resolve_variable(wrt, f, function.n, record.input_names)
+    return Asked(f, record.name, operators, order, function.output_shape, variable)
 
 
 def probe_indices(count: int) -> list[int]:

@@ -97,9 +97,11 @@ class Columns(Variable):
 
     def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Put z in the place of the chosen columns."""
-        chosen = torch.tensor(self.indices, device=point.device)
-        held = point.detach()
-        return (lambda z: f(held.index_copy(0, chosen, z))), point.index_select(0, chosen)
+        n, d = len(self.indices), len(point)
+        place = {column: entry for entry, column in enumerate(self.indices)}
+        source = [place.get(column, n + column) for column in range(d)]
+        chosen, order = (torch.tensor(each, device=point.device) for each in (self.indices, source))
+        return (lambda z: f(torch.cat([z, point])[order])), point[chosen]
 
     def spec(self) -> list[str | int]:
         """The indices."""
@@ -137,7 +139,7 @@ class Parameters(Variable):
         """The module with z in the place of its parameters, which are z at every point."""
         here = self.function.tensors(point.dtype, point.device)
         z = torch.cat([here[name].reshape(-1) for name in self.chosen])
-        return (lambda z: self.function.call(point.detach(), self._unflatten(z))), z
+        return (lambda z: self.function.call(point, self._unflatten(z))), z
 
     def spec(self) -> list[str | int]:
         """The names."""
@@ -146,7 +148,7 @@ class Parameters(Variable):
     def _unflatten(self, z: Tensor) -> dict[str, Tensor]:
         shapes = self.shapes
         sizes = [self.function.parameters[name].numel() for name in shapes]
-        parts = zip(shapes.items(), z.split(sizes), strict=True)
+        parts = zip(shapes.items(), torch.split(z, sizes), strict=True)
         return {name: part.reshape(shape) for (name, shape), part in parts}
 
     def names(self, columns: Sequence[str]) -> tuple[str, ...]:
@@ -170,11 +172,15 @@ def labels(name: str, shape: tuple[int, ...]) -> list[str]:
     """
     if not shape:
         return [name]
-    index = torch.cartesian_prod(*(torch.arange(length) for length in shape)).reshape(-1, len(shape))
+    index = torch.cartesian_prod(*(torch.arange(length) for length in shape)).reshape(
+        -1, len(shape)
+    )
     return [f"{name}[{','.join(map(str, entry))}]" for entry in index.tolist()]
 
 
-def resolve_variable(wrt: Wrt | None, f: object, columns: int, names: Sequence[str] = ()) -> Variable:
+def resolve_variable(
+    wrt: Wrt | None, f: object, columns: int, names: Sequence[str] = ()
+) -> Variable:
     """Find what a user wants to differentiate with respect to.
 
     Args:

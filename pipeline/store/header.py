@@ -52,7 +52,7 @@ def read_header(file: h5py.File) -> Header:
     labels = {
         name.removesuffix("_name"): tuple(str(label) for label in item.asstr()[()])
         for name, item in stored.items()
-        if name in ("input_name", "output_name")
+        if name in ("input_name", "output_name", "variable_name")
     }
     return Header(dict(file.attrs), content, datasets, labels)
 

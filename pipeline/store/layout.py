@@ -49,7 +49,7 @@ class Layout:
     """What a file of derivatives holds.
 
     Attributes:
-        n: Number of inputs.
+        n: Number of variables of the derivatives: the columns of x, unless `columns` says otherwise.
         output_shape: () or (m,).
         operators: (name, order) of each dataset of derivatives.
         dtype: float64 or float32, of points and derivatives.
@@ -59,6 +59,9 @@ class Layout:
         input_units: Unit of the inputs.
         output_units: Unit of the value.
         storage: How the datasets lie on disk.
+        columns: Number of columns of x, where these are not what is differentiated; the derivatives
+            then have dimensions `variable`, `variable_2`, … in place of `input`, `input_2`, …
+        variable_names: Name of each variable, or empty.
     """
 
     n: int
@@ -71,6 +74,8 @@ class Layout:
     input_units: str = "1"
     output_units: str = "1"
     storage: Storage = field(default_factory=Storage)
+    columns: int | None = None
+    variable_names: Sequence[str] = ()
 
     @property
     def order(self) -> int:
@@ -80,13 +85,15 @@ class Layout:
     @property
     def dimensions(self) -> dict[str, int]:
         """Length of every dimension but `point`."""
-        inputs = {_input(axis): self.n for axis in range(max(self.order, 1))}
+        inputs = {"input": self.columns} if self.columns is not None else {}
+        inputs |= {self._axis(axis): self.n for axis in range(max(self.order, 1))}
         return {**inputs, **({"output": self.output_shape[0]} if self.output_shape else {})}
 
     def datasets(self) -> tuple[Dataset, ...]:
         """All datasets with a row per point: x, the derivatives, status."""
         x_attrs = {"units": self.input_units, "long_name": "points", "layout": "dense"}
-        x = Dataset("x", (self.n,), np.dtype(self.dtype), ("point", "input"), x_attrs)
+        length = self.n if self.columns is None else self.columns
+        x = Dataset("x", (length,), np.dtype(self.dtype), ("point", "input"), x_attrs)
         derivatives = [self._derivative(name, order) for name, order in self.operators]
         status = Dataset("status", (), np.dtype("u1"), ("point",), _status_attrs())
         return (x, *derivatives, status)
@@ -97,10 +104,10 @@ class Layout:
 
     def _derivative(self, name: str, order: int) -> Dataset:
         outputs = ("output",) if self.output_shape else ()
-        inputs = tuple(_input(axis) for axis in range(order))
+        inputs = tuple(self._axis(axis) for axis in range(order))
         attrs: dict[str, Any] = {
             "units": _units(self.output_units, self.input_units, order),
-            "long_name": _long_name(name, order),
+            "long_name": _long_name(name, order, self._along),
             "layout": "dense",
         }
         if order > 1:
@@ -108,9 +115,12 @@ class Layout:
         shape = self.output_shape + (self.n,) * order
         return Dataset(name, shape, np.dtype(self.dtype), ("point", *outputs, *inputs), attrs)
 
+    @property
+    def _along(self) -> str:
+        return "input" if self.columns is None else "variable"
 
-def _input(axis: int) -> str:
-    return "input" if axis == 0 else f"input_{axis + 1}"
+    def _axis(self, axis: int) -> str:
+        return self._along if axis == 0 else f"{self._along}_{axis + 1}"
 
 
 def _units(output: str, inputs: str, order: int) -> str:
@@ -119,11 +129,11 @@ def _units(output: str, inputs: str, order: int) -> str:
     return f"{output} ({inputs})-{order}" if output != "1" else f"({inputs})-{order}"
 
 
-def _long_name(name: str, order: int) -> str:
+def _long_name(name: str, order: int, along: str) -> str:
     if order == 0:
         return "value of the function"
     ordinal = ORDINALS.get(order, f"{order}th")
-    return f"{string.capwords(name.split('_')[0]).lower()}: {ordinal} derivative with respect to the inputs"
+    return f"{string.capwords(name.split('_')[0]).lower()}: {ordinal} derivative with respect to the {along}s"
 
 
 def _status_attrs() -> dict[str, Any]:
@@ -149,7 +159,9 @@ def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
         axis = file.create_dataset(name, data=np.arange(length, dtype="i4"))
         axis.attrs["long_name"] = f"index of the {name.split('_')[0]}"
         axis.make_scale(name)
-    for kind, names in (("input", layout.input_names), ("output", layout.output_names)):
+    for kind, names in (
+        ("input", layout.input_names), ("output", layout.output_names), ("variable", layout.variable_names),
+    ):  # fmt: skip
         if names:
             labels = file.create_dataset(
                 f"{kind}_name", data=list(names), dtype=h5py.string_dtype()
