@@ -118,7 +118,8 @@ def _dataset(results: Results, name: str) -> dict[str, Any]:
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "units": str(array.attrs.get("units", "")),
-        "about": str(array.attrs.get("long_name", "")),
+        "about": str(array.attrs.get("long_name", ""))
+        + ("" if name in results.stored else " (stored packed)"),
     }
 
 

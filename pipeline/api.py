@@ -17,6 +17,8 @@ from pipeline.autograd.evaluator import Evaluator, Plan
 from pipeline.autograd.function_probe import probe, resolve_device, resolve_dtype
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.module_function import as_function
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.packing import unpack
 from pipeline.autograd.planner import Asked, ask, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
 from pipeline.autograd.variable import Wrt
@@ -50,6 +52,7 @@ class Keywords(TypedDict, total=False):
     chunk: int | None
     memory: int | None
     on_disagreement: str
+    symmetric: str
 
 
 class RunKeywords(Keywords, total=False):
@@ -69,6 +72,8 @@ class Evaluation:
         failures: Index of a point -> what the function said there.
         certificate: Why the numbers can be trusted.
         plan: How they were evaluated.
+        operators: What was evaluated. What ``symmetric="packed"`` keeps as ``hessian_packed`` is
+            whole under its own name, ``evaluation.hessian``.
     """
 
     x: Tensor
@@ -77,15 +82,20 @@ class Evaluation:
     failures: Mapping[int, str]
     certificate: Certificate
     plan: Plan
+    operators: tuple[Operator, ...]
 
     def __getattr__(self, name: str) -> Tensor:
         datasets: Mapping[str, Tensor] = self.__dict__.get("datasets", {})
-        if name not in datasets:
-            raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
-        return datasets[name]
+        if name in datasets:
+            return datasets[name]
+        for operator in self.__dict__.get("operators", ()):
+            if operator.name == name:
+                return unpack(datasets[operator.dataset], operator.order)
+        raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.datasets})
+        names = [operator.name for operator in self.operators]
+        return sorted({*super().__dir__(), *self.datasets, *names})
 
 
 def prepare(
@@ -106,7 +116,7 @@ def prepare(
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed), and the fields of `pipeline.job.Options`.
 
     Returns:
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
@@ -138,7 +148,7 @@ def evaluate(
             ``dtype=`` and ``device=`` say otherwise.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed), and the fields of `pipeline.job.Options`.
 
     Returns:
         The derivatives, with the names of the datasets as attributes.
@@ -155,18 +165,21 @@ def evaluate(
     evaluator = plan_evaluator(asked, _probe_points(grid, options), options, len(grid))
     plan = evaluator.plan
     _require_memory(evaluator, len(grid))
+    certificate = evaluator.certificate
+    checked = Random(len(grid)).randrange(len(grid))
     parts, failures = [], {}
     for start in range(0, len(grid), plan.batch):
         batch = grid[start : start + plan.batch].to(plan.device, plan.dtype)
         found = evaluator.guarded(batch)
         parts.append({"x": batch, "status": found.status, **found.datasets})
         failures.update({start + index: reason for index, reason in found.failures.items()})
-    check = evaluator.spot_check(batch, found, Random(len(grid)).randrange(len(batch)))
-    check.settle(options.on_disagreement, f"points {start} to {len(grid) - 1}")
+        row = checked - start if start <= checked < start + len(batch) else None
+        for check in evaluator.checks(batch, found, row):
+            check.settle(options.on_disagreement, f"points {start} to {start + len(batch) - 1}")
+            certificate = check.added_to(certificate)
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     x, status = columns.pop("x"), columns.pop("status")
-    certificate = check.added_to(evaluator.certificate)
-    return Evaluation(x, columns, status, failures, certificate, plan)
+    return Evaluation(x, columns, status, failures, certificate, plan, evaluator.operators)
 
 
 def run(
@@ -194,7 +207,7 @@ def run(
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), the fields of `pipeline.job.Options`, and ``store``: how
+            `pipeline.job.Job`), symmetric, the fields of `pipeline.job.Options`, and ``store``: how
             the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
@@ -214,7 +227,7 @@ def run(
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
         executor=_workers(executor),
-        storage=_storage(keywords.get("store", {})),
+        storage=_storage(keywords),
     )
     registry = build_registry(job.plugins)
     return open_results(run_job(job, bound, grid, registry.hook).path)
@@ -230,7 +243,10 @@ def _workers(executor: str | Mapping[str, Any]) -> Workers:
     return Workers(options.pop("name", "none"), options.pop("retries", 2), options)
 
 
-def _storage(given: Mapping[str, Any]) -> Storage:
+def _storage(keywords: RunKeywords) -> Storage:
+    given = keywords.get("store", {})
+    if "symmetric" in keywords:
+        given = {**given, "symmetric": keywords["symmetric"]}
     storage = Storage.of(given)
     faults = storage_faults(storage)
     if faults:
@@ -250,7 +266,8 @@ def _ask(
     function: Differentiable, points: Any, operators: str | Sequence[str], keywords: Keywords
 ) -> tuple[Grid, Options, Asked]:
     bound, grid, options = _bind(function, points, keywords)
-    asked = ask(bound, _names(operators), keywords.get("order"), keywords.get("wrt"))
+    symmetric = keywords.get("symmetric", "full")
+    asked = ask(bound, _names(operators), keywords.get("order"), keywords.get("wrt"), symmetric)
     return grid, options, asked
 
 
@@ -303,7 +320,8 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", *(["store"] if stored else [])]
+    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric"]
+    words += ["store"] if stored else []
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

@@ -210,8 +210,8 @@ class Execution:
             points, found = self._batch(low, high)
             writer.call(methodcaller("append", _rows(points, found)))
             failures.update({low + row: reason for row, reason in found.failures.items()})
-            if low <= checked < high:
-                check = self.evaluator.spot_check(points, found, checked - low)
+            row = checked - low if low <= checked < high else None
+            for check in self.evaluator.checks(points, found, row):
                 check.settle(self.work.job.options.on_disagreement, f"points {low} to {high - 1}")
                 certificate = check.added_to(certificate)
             self._announce(writer)

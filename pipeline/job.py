@@ -11,6 +11,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.parameters import bind, parameters_of
 
 Compression = Literal["none", "gzip"]
+Symmetric = Literal["full", "packed"]
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,20 @@ class Workers:
 
 @dataclass(frozen=True)
 class Storage:
-    """How results lie on disk; none of it changes a number, so that none of it is part of a run's identity.
+    """How results lie on disk; none of it changes a number.
 
-    A run keeps what it was begun with.
+    A run keeps what it was begun with, whatever is asked for later; only `symmetric` makes another
+    run, since it decides which numbers are there.
 
     Attributes:
         compression: none, or a filter of HDF5.
         level: Of the compression; None for its own default.
+        symmetric: full, or packed: derivatives of order 2 and more without their repetitions.
     """
 
     compression: Compression = "none"
     level: int | None = None
+    symmetric: Symmetric = "full"
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Storage:

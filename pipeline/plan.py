@@ -90,12 +90,14 @@ class Work:
     def operators(self) -> tuple[Operator, ...]:
         """What is evaluated."""
         shape = self.function.output_shape
-        return resolve_operators(self.job.operators, self.job.order, shape)
+        symmetric = self.job.storage.symmetric
+        return resolve_operators(self.job.operators, self.job.order, shape, symmetric)
 
     @cached_property
     def asked(self) -> Asked:
         """What is to be differentiated, built once."""
-        return ask(self.function, self.job.operators, self.job.order, self.job.wrt)
+        job = self.job
+        return ask(self.function, job.operators, job.order, job.wrt, job.storage.symmetric)
 
     @cached_property
     def variable(self) -> Variable:
@@ -106,6 +108,7 @@ class Work:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the numbers, and nothing of how they are computed."""
         spec = self.variable.spec()
+        packed = any(operator.packed for operator in self.operators)
         return {
             "schema": SCHEMA,
             "function": self.function.function.name,
@@ -115,6 +118,7 @@ class Work:
             "operators": [[operator.name, operator.order] for operator in self.operators],
             "dtype": self.job.options.dtype,
             **({} if spec is None else {"wrt": spec}),
+            **({"symmetric": "packed"} if packed else {}),
         }
 
     @cached_property

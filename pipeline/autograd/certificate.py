@@ -59,21 +59,36 @@ class Certificate:
 
 
 def symmetry_residual(level: Tensor, order: int) -> float | None:
-    """How far the last two indices of an order-k derivative are from symmetric.
+    """How far an order-k derivative is from symmetric: the worst over the finite points.
 
     Args:
-        level: (B, …, n, n).
+        level: (B, …) + (n,) * k.
         order: k.
 
     Returns:
-        max|H - H^T| / max|H|, the worst over the finite points; None below order 2.
+        max|H - H^T| / max|H|; None below order 2, and where no point is finite.
     """
-    if order < 2:
+    if order < 2 or level.numel() == 0:
         return None
-    rows = level.reshape(len(level), -1)
-    kept = level[rows.isfinite().all(dim=1)]
-    if len(kept) == 0:
-        return None
-    difference = (kept - kept.transpose(-1, -2)).abs().reshape(len(kept), -1).amax(dim=1)
-    size = kept.abs().reshape(len(kept), -1).amax(dim=1)
-    return float((difference / size.clamp_min(torch.finfo(level.dtype).tiny)).max())
+    residuals = asymmetry(level, order)
+    finite = residuals[residuals.isfinite()]
+    return float(finite.max()) if len(finite) else None
+
+
+def asymmetry(level: Tensor, order: int) -> Tensor:
+    """How far an order-k derivative is from symmetric, point by point.
+
+    Args:
+        level: (B, …) + (n,) * k with k >= 2.
+        order: k.
+
+    Returns:
+        (B,) max|H - H^T| / max|H|, the worst over exchanges of neighbouring indices, which make
+        all others; NaN where an entry is not finite.
+    """
+    size = level.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(level.dtype).tiny)
+    worst = torch.zeros_like(size)
+    for axis in range(1, order):
+        difference = level - level.transpose(-axis, -axis - 1)
+        worst = torch.maximum(worst, difference.abs().flatten(1).amax(dim=1))
+    return worst / size

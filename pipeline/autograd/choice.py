@@ -237,7 +237,8 @@ def _try(study: Study, draft: Draft) -> Trial:
 def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int]) -> Trial:
     worst = dict.fromkeys(study.request.orders, AGREEMENT)
     for width in widths:
-        levels = _at_width(evaluate, study.points, width)
+        found = zip(study.request.orders, _at_width(evaluate, study.points, width), strict=True)
+        levels = [study.request.full(level, order) for order, level in found]
         for order, deviation in study.oracle.compare(levels).items():
             worst[order] = worst[order].worse(deviation)
     symmetry = symmetry_residual(levels[-1], study.request.order)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from pipeline.autograd.operators import Operator
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
+from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.errors import MemoryBudgetError, PipelineError
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,14 @@ class Evaluated:
         datasets: Name of the dataset -> (B, …).
         status: uint8 (B,): 1 ok, 2 not finite, 3 the function raised, 4 at a kink of the function.
         failures: Index in the batch -> what the function said.
+        suspects: Index in the batch -> its results with all their repetitions, where these differ
+            by more than rounding usually does and are left out of the datasets.
     """
 
     datasets: Mapping[str, Tensor]
     status: Tensor
     failures: Mapping[int, str]
+    suspects: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,24 +184,31 @@ class Evaluator:
         """
         self._check(points)
         datasets = self._whole(points)
-        return datasets if len(self.operators) > 1 else datasets[self.operators[0].name]
+        return datasets if len(self.operators) > 1 else datasets[self.operators[0].dataset]
 
     def _whole(self, points: Tensor) -> dict[str, Tensor]:
         most = self._calls.most
         if most is None or len(points) <= most:
-            return self._bare(points)
+            return self._kept(points)
         shapes = self._shapes()
         datasets = {name: points.new_empty((len(points), *shape)) for name, shape in shapes.items()}
         for start in range(0, len(points), most):
             rows = slice(start, start + most)
-            for name, part in self._bare(points[rows]).items():
+            for name, part in self._kept(points[rows]).items():
                 datasets[name][rows] = part
         return datasets
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one point's result in each dataset."""
         by_order = dict(zip(self._request.orders, self._request.shapes(), strict=True))
-        return {operator.name: by_order[operator.order] for operator in self.operators}
+        return {operator.dataset: by_order[operator.order] for operator in self.operators}
+
+    def _kept(self, points: Tensor) -> dict[str, Tensor]:
+        """Evaluate, and leave out repetitions that are none but for rounding."""
+        packed = pack_symmetric(self._request, self.operators, self._bare(points))
+        for check in self._asymmetries(points, packed.suspects):
+            check.settle("error", "at one of the points")
+        return packed.datasets
 
     def guarded(self, points: Tensor) -> Evaluated:
         """Evaluate one batch so that a bad point fails alone.
@@ -226,10 +237,33 @@ class Evaluator:
             datasets, error = self._by_reference(points)
         if error is not None:
             return self._failed(points, error)
-        status = _status({"x": points, **datasets})
+        packed = pack_symmetric(self._request, self.operators, datasets)
+        status = _status({"x": points, **packed.datasets})
         if self._calls.kinks is not None:
             status[self._calls.kinks(points) & (status == OK)] = NONSMOOTH
-        return Evaluated(datasets, status, {})
+        smooth = {row: full for row, full in packed.suspects.items() if int(status[row]) == OK}
+        return Evaluated(packed.datasets, status, {}, smooth)
+
+    def checks(self, points: Tensor, found: Evaluated, row: int | None) -> Iterator[SpotCheck]:
+        """Compare computed rows with the reference: one that was chosen, and what is suspect.
+
+        Args:
+            points: (B, n) that were evaluated.
+            found: What came out.
+            row: The chosen one; None for none.
+
+        Yields:
+            The outcomes.
+        """
+        if row is not None:
+            yield self.spot_check(points, found, row)
+        yield from self._asymmetries(points, found.suspects)
+
+    def _asymmetries(
+        self, points: Tensor, suspects: Mapping[int, Mapping[str, Tensor]]
+    ) -> Iterator[SpotCheck]:
+        for row, levels in suspects.items():
+            yield check_symmetry(self._request, self.operators, points[row], levels)
 
     def spot_check(self, points: Tensor, found: Evaluated, row: int) -> SpotCheck:
         """Compare a computed row with the reference; the next one where it is not finite and smooth.
@@ -255,7 +289,7 @@ class Evaluator:
         else:
             levels = self._calls.evaluate(points)
         by_order = dict(zip(self._request.orders, levels, strict=True))
-        return {operator.name: by_order[operator.order] for operator in self.operators}
+        return {operator.dataset: by_order[operator.order] for operator in self.operators}
 
     def _attempt(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
         try:
@@ -271,7 +305,7 @@ class Evaluator:
             levels = derivatives(*self._request.at(points[0]), self._request.order)
         except Exception as error:  # the user's function may raise anything
             return {}, error.with_traceback(None)
-        named = {operator.name: levels[operator.order][None] for operator in self.operators}
+        named = {operator.dataset: levels[operator.order][None] for operator in self.operators}
         log.warning("route %s raised at a point where the reference does not", self.plan.route)
         return named, None
 
@@ -320,9 +354,13 @@ def _join(first: Evaluated, second: Evaluated, middle: int) -> Evaluated:
     datasets = {
         name: torch.cat([part, second.datasets[name]]) for name, part in first.datasets.items()
     }
-    shifted = {index + middle: reason for index, reason in second.failures.items()}
+    failures = {index + middle: reason for index, reason in second.failures.items()}
+    suspects = {index + middle: levels for index, levels in second.suspects.items()}
     return Evaluated(
-        datasets, torch.cat([first.status, second.status]), {**first.failures, **shifted}
+        datasets,
+        torch.cat([first.status, second.status]),
+        {**first.failures, **failures},
+        {**first.suspects, **suspects},
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigurationError, nearest
 Levels = tuple[Tensor, ...]
 OPERATORS = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
 HIGHEST_ORDER = 8
+SYMMETRIC = ("full", "packed")
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,26 @@ class Operator:
     """What is asked per point.
 
     Attributes:
-        name: Name of the dataset: value, gradient, jacobian, hessian or derivative_k.
+        name: value, gradient, jacobian, hessian or derivative_k.
         order: Number of times f is differentiated.
+        packed: Only the distinct entries are kept: `pipeline.autograd.packing`.
     """
 
     name: str
     order: int
+    packed: bool = False
+
+    @property
+    def dataset(self) -> str:
+        """Name of what is kept."""
+        return f"{self.name}_packed" if self.packed else self.name
 
 
 def resolve_operators(
-    names: Sequence[str], order: int | None, output_shape: tuple[int, ...]
+    names: Sequence[str],
+    order: int | None,
+    output_shape: tuple[int, ...],
+    symmetric: str = "full",
 ) -> tuple[Operator, ...]:
     """Turn the names that a user gives into operators.
 
@@ -38,6 +49,7 @@ def resolve_operators(
         names: Names of operators; ``all`` stands for value, first derivative and hessian.
         order: Order of the operator `derivative`.
         output_shape: () or (m,).
+        symmetric: full, or packed: orders from 2 on without their repetitions.
 
     Returns:
         The operators, in the order of the names, each once.
@@ -45,6 +57,10 @@ def resolve_operators(
     Raises:
         ConfigurationError: Something cannot be asked; lists every fault.
     """
+    if symmetric not in SYMMETRIC:
+        raise ConfigurationError(
+            [f"symmetric: expected {' or '.join(SYMMETRIC)}, got {symmetric!r}"]
+        )
     first = "jacobian" if output_shape else "gradient"
     wanted = [
         name
@@ -56,12 +72,14 @@ def resolve_operators(
         faults += _faults(name, order, output_shape)
     if faults:
         raise ConfigurationError(faults)
-    chosen = [
-        Operator(f"derivative_{order}", order)
+    named = [
+        (f"derivative_{order}", order)
         if name == "derivative" and order is not None
-        else Operator(name, OPERATORS[name])
+        else (name, OPERATORS[name])
         for name in wanted
     ]
+    packed = symmetric == "packed"
+    chosen = [Operator(name, order, packed and order > 1) for name, order in named]
     return tuple(dict.fromkeys(chosen))
 
 

@@ -39,6 +39,7 @@ class Asked:
         order: Order of the operator `derivative`.
         output_shape: Output shape that f has to have; None if any will do.
         variable: What f is differentiated with respect to.
+        symmetric: full, or packed: only the distinct entries of symmetric results are kept.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -47,10 +48,15 @@ class Asked:
     order: int | None = None
     output_shape: tuple[int, ...] | None = None
     variable: Variable = WHOLE
+    symmetric: str = "full"
 
 
 def ask(
-    function: BoundFunction, operators: tuple[str, ...], order: int | None, wrt: Wrt | None
+    function: BoundFunction,
+    operators: tuple[str, ...],
+    order: int | None,
+    wrt: Wrt | None,
+    symmetric: str = "full",
 ) -> Asked:
     """Say what is to be differentiated.
 
@@ -59,13 +65,14 @@ def ask(
         operators: Names of operators.
         order: Order of the operator `derivative`.
         wrt: With respect to what: see `resolve_variable`.
+        symmetric: full, or packed: only the distinct entries of symmetric results are kept.
 
     Returns:
         What `prepare` takes.
     """
     f, record = as_function(function.f), function.function
     variable = resolve_variable(wrt, f, function.n, record.input_names)
-    return Asked(f, record.name, operators, order, function.output_shape, variable)
+    return Asked(f, record.name, operators, order, function.output_shape, variable, symmetric)
 
 
 def probe_indices(count: int) -> list[int]:
@@ -137,9 +144,10 @@ def prepare(
         DisagreementError: No route agrees with the oracles.
     """
     seen = probe(asked.f, points, asked.output_shape, asked.name)
-    operators = resolve_operators(asked.operators, asked.order, seen.output_shape)
+    operators = resolve_operators(asked.operators, asked.order, seen.output_shape, asked.symmetric)
     orders = tuple(sorted({operator.order for operator in operators}))
-    request = Request(asked.f, seen.points[0], seen.output_shape, orders, asked.variable)
+    packed = asked.symmetric == "packed"
+    request = Request(asked.f, seen.points[0], seen.output_shape, orders, asked.variable, packed)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.autograd.packing import pack, packed_size, unpack
 from pipeline.autograd.variable import WHOLE, OnPoint, Variable
 
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
@@ -27,6 +28,8 @@ class Request:
         output_shape: () or (m,).
         orders: Orders asked for, ascending, each once.
         variable: What f is differentiated with respect to.
+        packed: Orders from 2 on are kept without their repetitions: a route that calculates only
+            distinct entries gives these, `pipeline.autograd.packing`; the others give all.
     """
 
     f: OnPoint
@@ -34,6 +37,7 @@ class Request:
     output_shape: tuple[int, ...]
     orders: tuple[int, ...]
     variable: Variable = WHOLE
+    packed: bool = False
 
     def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Give what is differentiated at a point.
@@ -81,5 +85,40 @@ class Request:
         return max(self.n, self.m * int(self.n ** max(self.order - 1, 0)))
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of one point's result for each order asked for."""
-        return tuple(self.output_shape + (self.n,) * order for order in self.orders)
+        """Shape of what is kept of one point for each order asked for."""
+        return tuple(self.output_shape + self._inputs(order) for order in self.orders)
+
+    def _inputs(self, order: int) -> tuple[int, ...]:
+        if self.packed and order > 1:
+            return (packed_size(self.n, order),)
+        return (self.n,) * order
+
+    def _is_packed(self, level: Tensor, order: int) -> bool:
+        """Whether a level (B, *output_shape, …) of an order is without its repetitions."""
+        return order > 1 and level.ndim == 2 + len(self.output_shape)
+
+    def keep(self, level: Tensor, order: int) -> Tensor:
+        """Leave out what is not kept.
+
+        Args:
+            level: (B, *output_shape) + (n,) * order, or what is kept of it.
+            order: Its order.
+
+        Returns:
+            What is kept, (B, …).
+        """
+        if not self.packed or order < 2 or self._is_packed(level, order):
+            return level
+        return pack(level, order)
+
+    def full(self, level: Tensor, order: int) -> Tensor:
+        """Fill in what is not kept.
+
+        Args:
+            level: (B, *output_shape) + (n,) * order, or what is kept of it.
+            order: Its order.
+
+        Returns:
+            (B, *output_shape) + (n,) * order.
+        """
+        return unpack(level, order) if self._is_packed(level, order) else level

@@ -85,13 +85,15 @@ def spot_check(
     Returns:
         The outcome.
     """
+    orders = tuple(sorted({operator.order for operator in operators}))
+    request = replace(request, orders=orders)
     try:
         oracle = build_oracle(request, point[None], seed)
     except FunctionError as error:
         unknown = {operator.name: float("inf") for operator in operators}
         return SpotCheck(unknown, (str(error),))
-    by_order = {operator.order: row[operator.name][None] for operator in operators}
-    deviations = oracle.compare([by_order[order] for order in request.orders])
+    by_order = {item.order: request.full(row[item.dataset][None], item.order) for item in operators}
+    deviations = oracle.compare([by_order[order] for order in orders])
     seen = {operator.name: deviations[operator.order] for operator in operators}
     wrong = tuple(
         f"{name} differs from the reference by {deviation.error:.1e} relative"

@@ -38,8 +38,8 @@ def consolidate(results: Results, target: Path) -> None:
         ThreadPoolExecutor(1) as checking,
     ):
         with open_checked(results.account) as original:
-            _copy_structure(original, copy, results.names)
-        writer = ShardWriter(copy, results.names, summing)
+            _copy_structure(original, copy, results.stored)
+        writer = ShardWriter(copy, results.stored, summing)
         faults = checking.map(check_file, results.files)
         for (start, stop), found in zip(results.present(), faults, strict=True):
             for fault in found:
@@ -87,7 +87,7 @@ def _copy_structure(original: h5py.File, copy: h5py.File, rows: tuple[str, ...])
 
 
 def _copy_rows(results: Results, writer: ShardWriter, start: int, stop: int) -> None:
-    arrays = [results[name] for name in results.names]
+    arrays = [results[name] for name in results.stored]
     row = sum(array.row_bytes for array in arrays)
     step = max(BLOCK // row, 1)
     for low in range(start, stop, step):

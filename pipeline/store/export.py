@@ -18,7 +18,7 @@ from pipeline.errors import StoreError, nearest
 from pipeline.store.consolidate import require_finished
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results
-from pipeline.store.stored_array import StoredArray
+from pipeline.store.row_array import RowArray
 
 BLOCK = 16 << 20  # bytes copied at a time
 CHUNK = 1 << 20  # bytes of a chunk of Zarr
@@ -89,7 +89,7 @@ def select_points(text: str, count: int) -> Sequence[int]:
 
 
 def _write_npy(
-    results: Results, arrays: Sequence[StoredArray], target: Path, points: Sequence[int]
+    results: Results, arrays: Sequence[RowArray], target: Path, points: Sequence[int]
 ) -> None:
     target.mkdir()
     for array in arrays:
@@ -101,7 +101,7 @@ def _write_npy(
 
 
 def _write_zarr(
-    results: Results, arrays: Sequence[StoredArray], target: Path, points: Sequence[int]
+    results: Results, arrays: Sequence[RowArray], target: Path, points: Sequence[int]
 ) -> None:
     try:
         import zarr
@@ -124,7 +124,7 @@ def _write_zarr(
 
 
 def _write_csv(
-    results: Results, arrays: Sequence[StoredArray], target: Path, points: Sequence[int]
+    results: Results, arrays: Sequence[RowArray], target: Path, points: Sequence[int]
 ) -> None:
     if len(points) > MOST_ROWS:
         raise StoreError(
@@ -146,7 +146,7 @@ def _write_csv(
             writer.writerow(row)
 
 
-def _columns(results: Results, array: StoredArray) -> Iterator[str]:
+def _columns(results: Results, array: RowArray) -> Iterator[str]:
     labels = [results.names_along(dimension) for dimension in array.dims[1:]]
     if not labels:
         yield array.name
@@ -155,7 +155,7 @@ def _columns(results: Results, array: StoredArray) -> Iterator[str]:
         yield f"{array.name}[{','.join(entry)}]"
 
 
-def _blocks(array: StoredArray, size: int) -> Iterator[tuple[int, int]]:
+def _blocks(array: RowArray, size: int) -> Iterator[tuple[int, int]]:
     rows = max(size // max(array.row_bytes, 1), 1)
     for start in range(0, len(array), rows):
         yield start, min(start + rows, len(array))
@@ -183,5 +183,5 @@ def _appearing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-Write = Callable[[Results, Sequence[StoredArray], Path, Sequence[int]], None]
+Write = Callable[[Results, Sequence[RowArray], Path, Sequence[int]], None]
 KINDS: dict[str, Write] = {"csv": _write_csv, "npy": _write_npy, "zarr": _write_zarr}

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
 
 from pipeline.store.layout import Dataset
+from pipeline.store.packed import packed_index, packed_size
 from pipeline.store.part import Content, read_content
 from pipeline.store.trust import is_rows
+from pipeline.store.unpacked_array import whole
 
 INTERNAL = ("CLASS", "DIMENSION_LIST", "NAME", "REFERENCE_LIST")  # of HDF5 dimension scales
 
@@ -22,13 +25,15 @@ class Header:
     Attributes:
         attrs: Attributes of the root group.
         content: Which points it holds.
-        datasets: Datasets with a row per point, by name.
+        datasets: Datasets with a row per point, by name, as they are stored.
+        wholes: Name of a dataset that is stored without its repetitions -> the whole.
         labels: Dimension -> names along it, where the function's author has given some.
     """
 
     attrs: Mapping[str, Any]
     content: Content
     datasets: Mapping[str, Dataset]
+    wholes: Mapping[str, Dataset]
     labels: Mapping[str, tuple[str, ...]]
 
 
@@ -54,7 +59,24 @@ def read_header(file: h5py.File) -> Header:
         for name, item in stored.items()
         if name in ("input_name", "output_name", "variable_name")
     }
-    return Header(dict(file.attrs), content, datasets, labels)
+    wholes = {
+        name: _whole(file, dataset)
+        for name, dataset in datasets.items()
+        if dataset.attrs.get("layout") == "packed"
+    }
+    return Header(dict(file.attrs), content, datasets, wholes, labels)
+
+
+def _whole(file: h5py.File, dataset: Dataset) -> Dataset:
+    axes = str(dataset.attrs["symmetric"]).split()
+    n, order = len(file[axes[0]]), len(axes)
+    if dataset.shape[-1:] != (packed_size(n, order),) or not np.array_equal(
+        file[dataset.dims[-1]][()], packed_index(n, order)
+    ):
+        raise ValueError(
+            f"{dataset.name} does not hold the distinct entries of {' x '.join(axes)} in order"
+        )
+    return whole(dataset, n)
 
 
 def _describe(name: str, stored: h5py.Dataset) -> Dataset:

@@ -23,7 +23,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from pipeline.store.results import Results
-    from pipeline.store.stored_array import StoredArray
+    from pipeline.store.row_array import RowArray
 
 Axes = Mapping[str, NDArray[Any]]  # dimension -> its coordinates
 Labels = Mapping[str, tuple[str, ...]]
@@ -54,7 +54,7 @@ class OnGrid:
         lengths: Of the axes; N is their product.
     """
 
-    def __init__(self, array: StoredArray, lengths: tuple[int, ...]) -> None:
+    def __init__(self, array: RowArray, lengths: tuple[int, ...]) -> None:
         self.shape, self.dtype = (*lengths, *array.shape[1:]), array.dtype
         self._array, self._lengths = array, lengths
 
@@ -205,12 +205,12 @@ def _axis_names(results: Results, count: int, labels: Labels) -> list[str]:
     return [f"{name}_axis" if name in taken else name for name in names]
 
 
-def dims_of(array: StoredArray, axes: Axes) -> tuple[str, ...]:
+def dims_of(array: RowArray, axes: Axes) -> tuple[str, ...]:
     """Dimensions of a dataset, those of the grid in place of the points."""
     return (*axes, *array.dims[1:]) if axes else array.dims
 
 
-def on_axes(array: StoredArray, axes: Axes) -> Readable:
+def on_axes(array: RowArray, axes: Axes) -> Readable:
     """See a dataset along the axes of the grid, where there are some."""
     return OnGrid(array, tuple(len(axis) for axis in axes.values())) if axes else array
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from pipeline.job import Storage
+from pipeline.store.packed import PACKED, packed_dimension, packed_index, packed_size
 
 SCHEMA = "pipeline-derivatives/1"
 STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
@@ -86,8 +87,14 @@ class Layout:
     def dimensions(self) -> dict[str, int]:
         """Length of every dimension but `point`."""
         inputs = {"input": self.columns} if self.columns is not None else {}
-        inputs |= {self._axis(axis): self.n for axis in range(max(self.order, 1))}
+        inputs |= dict.fromkeys(self.axes(max(self.order, 1)), self.n)
         return {**inputs, **({"output": self.output_shape[0]} if self.output_shape else {})}
+
+    @property
+    def packed_orders(self) -> tuple[int, ...]:
+        """Orders of the derivatives that are stored without their repetitions."""
+        packed = self.storage.symmetric == "packed"
+        return tuple(sorted({order for _, order in self.operators if packed and order > 1}))
 
     def datasets(self) -> tuple[Dataset, ...]:
         """All datasets with a row per point: x, the derivatives, status."""
@@ -104,7 +111,7 @@ class Layout:
 
     def _derivative(self, name: str, order: int) -> Dataset:
         outputs = ("output",) if self.output_shape else ()
-        inputs = tuple(self._axis(axis) for axis in range(order))
+        inputs = self.axes(order)
         attrs: dict[str, Any] = {
             "units": _units(self.output_units, self.input_units, order),
             "long_name": _long_name(name, order, self._along),
@@ -112,15 +119,21 @@ class Layout:
         }
         if order > 1:
             attrs["symmetric"] = " ".join(inputs)
-        shape = self.output_shape + (self.n,) * order
-        return Dataset(name, shape, np.dtype(self.dtype), ("point", *outputs, *inputs), attrs)
+        dtype, dims = np.dtype(self.dtype), ("point", *outputs)
+        if order not in self.packed_orders:
+            shape = self.output_shape + (self.n,) * order
+            return Dataset(name, shape, dtype, (*dims, *inputs), attrs)
+        attrs["layout"], shape = "packed", (*self.output_shape, packed_size(self.n, order))
+        return Dataset(f"{name}{PACKED}", shape, dtype, (*dims, packed_dimension(order)), attrs)
 
     @property
     def _along(self) -> str:
         return "input" if self.columns is None else "variable"
 
-    def _axis(self, axis: int) -> str:
-        return self._along if axis == 0 else f"{self._along}_{axis + 1}"
+    def axes(self, order: int) -> tuple[str, ...]:
+        """Dimensions along the variables of a derivative of this order."""
+        more = (f"{self._along}_{axis}" for axis in range(2, order + 1))
+        return (self._along, *more)[:order]
 
 
 def _units(output: str, inputs: str, order: int) -> str:
@@ -158,6 +171,13 @@ def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
     for name, length in layout.dimensions.items():
         axis = file.create_dataset(name, data=np.arange(length, dtype="i4"))
         axis.attrs["long_name"] = f"index of the {name.split('_')[0]}"
+        axis.make_scale(name)
+    for order in layout.packed_orders:
+        name, entries = packed_dimension(order), packed_index(layout.n, order)
+        axis = file.create_dataset(name, data=entries)
+        # CF, section 8.2, lossless compression by gathering
+        axis.attrs["compress"] = " ".join(layout.axes(order))
+        axis.attrs["long_name"] = "entries with ascending indices: where they lie in the whole"
         axis.make_scale(name)
     for kind, names in (
         ("input", layout.input_names), ("output", layout.output_names), ("variable", layout.variable_names),

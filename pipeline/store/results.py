@@ -17,8 +17,10 @@ from pipeline.store.header import Header
 from pipeline.store.layout import STATUS, read_group
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import Part
+from pipeline.store.row_array import RowArray
 from pipeline.store.stored_array import StoredArray
 from pipeline.store.trust import open_checked, readable
+from pipeline.store.unpacked_array import UnpackedArray
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +47,9 @@ class Results:
         path: Where they are.
         points: N.
         attrs: title, run_id, created, history and what else the files say.
-        names: The datasets with a row per point.
+        names: The datasets with a row per point; those that are stored without their repetitions,
+            as ``hessian_packed``, are whole under their plain name, ``hessian``.
+        stored: The datasets with a row per point, as the files hold them.
         labels: Dimension -> names along it, where they are known.
     """
 
@@ -60,13 +64,19 @@ class Results:
     ) -> None:
         self.path, self.points = path, points
         self.attrs, self.labels = dict(header.attrs), dict(header.labels)
-        self.names = tuple(header.datasets)
+        self.stored = tuple(header.datasets)
+        wholes = header.wholes
+        self.names = tuple(wholes[name].name if name in wholes else name for name in self.stored)
         self._parts, self._account, self._files = parts, account, files
-        self._arrays = {
+        stored = {
             name: StoredArray(dataset, points, parts) for name, dataset in header.datasets.items()
         }
+        unpacked = {
+            dataset.name: UnpackedArray(dataset, stored[name]) for name, dataset in wholes.items()
+        }
+        self._arrays: dict[str, RowArray] = {**stored, **unpacked}
 
-    def __getitem__(self, name: str) -> StoredArray:
+    def __getitem__(self, name: str) -> RowArray:
         """Find a dataset.
 
         Args:
@@ -79,11 +89,11 @@ class Results:
             StoreError: There is none of this name.
         """
         if name not in self._arrays:
-            raise StoreError(f"{self.path} has no dataset {name!r}. {nearest(name, self.names)}")
+            raise StoreError(f"{self.path} has no dataset {name!r}. {nearest(name, self._arrays)}")
         return self._arrays[name]
 
-    def __getattr__(self, name: str) -> StoredArray:
-        if name.startswith("_") or name == "names":
+    def __getattr__(self, name: str) -> RowArray:
+        if name.startswith("_") or name in ("names", "stored"):
             raise AttributeError(name)
         try:
             return self[name]
@@ -91,7 +101,7 @@ class Results:
             raise AttributeError(str(error)) from None
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.names})
+        return sorted({*super().__dir__(), *self._arrays})
 
     def __len__(self) -> int:
         return self.points

@@ -1,4 +1,4 @@
-"""A dataset on disk that is indexed like a NumPy array, and reads what is asked for."""
+"""A dataset as it lies on disk, of which what is asked for is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pipeline.store.ahead import read_ahead
 from pipeline.store.buffers import as_numpy
 from pipeline.store.layout import Dataset
 from pipeline.store.part import Part, Reader
-from pipeline.store.selection import Positions, flat_entries, select, select_outer, take_outer
+from pipeline.store.row_array import RowArray
+from pipeline.store.selection import Positions, flat_entries
 
 NEAR = 16 << 10  # bytes between two rows or entries that are read rather than skipped
 SCRATCH = 1 << 20  # bytes read at a time where not all of them are wanted; stays in the cache
@@ -25,23 +26,13 @@ FEW = 3  # files that are not worth a thread of their own
 AT_ONCE = 1 << 20  # rows whose positions are held at a time
 
 
-class StoredArray:
-    """A dataset on disk with a row per point.
-
-    Indexing gives what NumPy would give, as a new array. Any number of threads may read, and so
-    may forked processes.
+class StoredArray(RowArray):
+    """A dataset as the files hold it.
 
     Args:
         dataset: What the files hold.
         points: N.
         parts: The files that are there, in order.
-
-    Attributes:
-        name: Name of the dataset.
-        shape: (N, …).
-        dtype: NumPy dtype.
-        dims: Names of the dimensions, `point` first.
-        attrs: units, long_name and what else the file says.
     """
 
     def __init__(self, dataset: Dataset, points: int, parts: Sequence[Part]) -> None:
@@ -51,71 +42,8 @@ class StoredArray:
         self._dataset, self._parts = dataset, parts
         self._starts = [part.start for part in parts]
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self._dataset.row_bytes
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.shape[0] * (self._dataset.row_bytes // self.dtype.itemsize)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all entries."""
-        return self.shape[0] * self._dataset.row_bytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        """Read what an index asks for, and not much more.
-
-        Args:
-            index: Ints, slices, arrays and lists of indices, boolean masks, ``...``, None.
-
-        Returns:
-            What NumPy gives for an array in memory; an index that does not fit raises what NumPy
-            raises.
-
-        Raises:
-            StoreError: Some of the rows have not been computed, or cannot be read.
-        """
-        selection = select(index, self.shape)
-        return self._read_box(selection.box)[selection.inner]
-
-    def outer(self, key: Sequence[Any], fill: Any = None) -> NDArray[Any]:
-        """Read what a key asks for whose arrays each select along their own axis.
-
-        Args:
-            key: An int, a slice or ints (k,) for every axis.
-            fill: Value of points that have not been computed; None: they are an error.
-
-        Returns:
-            A new array; ints have removed their axes.
-        """
-        selection = select_outer(key, self.shape)
-        return take_outer(self._read_box(selection.box, fill), selection.inner)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError(f"{self.name} is on disk: an array of it is always a copy")
-        return np.asarray(self.read(0, len(self)), dtype=dtype)
-
     def read(self, start: int, stop: int, out: Any = None) -> Any:
-        """Read rows start … stop - 1.
-
-        Args:
-            start: First row.
-            stop: Row after the last.
-            out: Buffer to read into: a C-contiguous NumPy array or torch tensor in CPU memory, pinned
-                or not, of the dataset's dtype and of shape (stop - start, …).
+        """Read rows start … stop - 1, as `RowArray.read` says.
 
         Returns:
             `out`, or a new NumPy array.
@@ -123,10 +51,7 @@ class StoredArray:
         Raises:
             StoreError: Some of the rows have not been computed, or the buffer does not fit.
         """
-        if not 0 <= start <= stop <= len(self):
-            raise StoreError(
-                f"{self.name}: expected 0 <= start <= stop <= {len(self)}, got {start}, {stop}"
-            )
+        self.require_rows(start, stop)
         shape = (stop - start, *self.shape[1:])
         block = np.empty(shape, self.dtype) if out is None else out
         memory = as_numpy(block, self.name, shape, self.dtype)
@@ -144,7 +69,12 @@ class StoredArray:
             raise self._not_computed(done, f"{start}:{stop}")
         return block
 
-    def _read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
+    def read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
+        """Read the entries at chosen positions, as `RowArray.read_box` says.
+
+        Returns:
+            A new array.
+        """
         rows, *within = box
         entries = flat_entries(within, self.shape[1:])
         if entries is None and fill is None and isinstance(rows, range) and rows.step == 1:
@@ -185,9 +115,6 @@ class StoredArray:
             f"{self.name}: rows {row} and on have not been computed (asked for {asked}); "
             "run the same command again to finish the run, or read what .missing() leaves out"
         )
-
-    def __repr__(self) -> str:
-        return f"<{self.name} {self.shape} {self.dtype}>"
 
 
 def _readers(parts: Sequence[Part], dataset: Dataset) -> Generator[Reader]:

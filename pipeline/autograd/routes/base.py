@@ -20,7 +20,8 @@ class Route(ABC):
     Laws:
         - ``prepare(request, mode, chunk, batch)(points)`` with points (B, d), B >= 1, gives for each
           order j in ``request.orders`` a tensor (B, *output_shape, *(n,) * j) of the dtype and
-          on the device of the points;
+          on the device of the points; where ``request.packed``, it may give a level of order 2 or
+          more without its repetitions, if it calculates none of them;
         - it equals the reference (`pipeline.autograd.reference.derivatives`) to rounding,
           whatever B, the chunk and the mode; where it cannot, it raises;
         - the points are not changed.

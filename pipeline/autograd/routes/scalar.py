@@ -93,8 +93,9 @@ class ScalarRoute(Route):
             if not kernel(inputs, levels, flags):
                 return levels
             for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
-                for level, exact in zip(levels, reverse(points[piece]), strict=True):
-                    level[piece] = exact
+                exact = zip(request.orders, reverse(points[piece]), strict=True)
+                for level, (order, other) in zip(levels, exact, strict=True):
+                    level[piece] = request.keep(other, order)
             return levels
 
         return evaluate
@@ -130,7 +131,8 @@ def derive(request: Request) -> Program:
         )
     levels = differentiate(dag, outputs, request.n, request.order)
     inputs = len(request.example) + (0 if request.variable is WHOLE else request.n)
-    return Program(dag, inputs, [levels[order] for order in request.orders])
+    kept = [request.keep(levels[order][None], order)[0] for order in request.orders]
+    return Program(dag, inputs, kept)
 
 
 def _joined(request: Request) -> Callable[[Tensor], Tensor]:
