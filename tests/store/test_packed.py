@@ -159,3 +159,15 @@ def test_the_command_line(cli, tmp_path):
     wrong = cli("job=hessian", "store.symmetric=half")
     assert wrong.returncode != 0
     assert "store.symmetric: expected one of 'full', 'packed'" in wrong.stderr + wrong.stdout
+
+
+def test_some_columns_of_the_points(tmp_path):
+    points = torch.linspace(0.5, 1.5, 120, dtype=torch.float64).reshape(40, 3)
+    keywords = {"output_dir": tmp_path, "wrt": [0, 2]}
+    with (
+        pipeline.run(energy, points, "hessian", symmetric="packed", **keywords) as packed,
+        pipeline.run(energy, points, "hessian", **keywords) as full,
+    ):
+        assert packed.hessian_packed.shape == (40, 3)
+        assert packed.hessian.dims == ("point", "variable", "variable_2")
+        np.testing.assert_allclose(packed.hessian[:], full.hessian[:], rtol=1e-13, atol=1e-15)
