@@ -36,11 +36,25 @@ def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
     Raises:
         RefusedError: It does.
     """
-    x = point.detach().clone().requires_grad_()
-    with torch.enable_grad(), _Watch() as watch:
-        y = f(x)
+    with _Watch() as watch:
+        require_own_derivatives(f, point)
     if watch.stopped:
         raise RefusedError(f"it stops gradients by {watch.stopped}")
+
+
+def require_own_derivatives(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
+    """Refuse a function that replaces torch's own derivative of some operation.
+
+    Args:
+        f: Maps one point (n,) to a tensor.
+        point: An example, (n,).
+
+    Raises:
+        RefusedError: It has a backward pass of its own.
+    """
+    x = point.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        y = f(x)
     seen: set[Any] = set()
     waiting = [y.grad_fn]
     while waiting:

@@ -1,0 +1,62 @@
+"""Finds the pattern of a Jacobian or Hessian, exact for all inputs, from one call of the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.request import RefusedError
+from pipeline.autograd.scalar.plain import require_own_derivatives
+from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.sparsity.propagation import Propagation
+from pipeline.autograd.sparsity.sets import TooManyError
+from pipeline.autograd.sparsity.tracker import Tracker
+
+
+def detect(f: Callable[[Tensor], Tensor], point: Tensor, order: int) -> Pattern:
+    """Find which entries of a derivative can be other than zero at any input.
+
+    No number of the function takes part: an entry is left out only where the operations that
+    torch carries out cannot make it, whatever the input. Entries may be kept that are always zero.
+
+    Args:
+        f: Maps one point (n,) to () or (m,).
+        point: An example, (n,).
+        order: 1 for the Jacobian (m, n), where a scalar has m = 1; 2 for the Hessian (n, n) of a
+            scalar, or of all outputs together.
+
+    Returns:
+        The pattern; its notes say what was taken for dense.
+
+    Raises:
+        RefusedError: What the function does depends on values, its backward pass is not torch's
+            own, or the pattern is too large to pay.
+    """
+    n = len(point)
+    require_own_derivatives(f, point)
+    try:
+        return _follow(f, point, n, order)
+    except TooManyError:
+        raise RefusedError("its pattern has too many entries to pay") from None
+
+
+def _follow(f: Callable[[Tensor], Tensor], point: Tensor, n: int, order: int) -> Pattern:
+    sets = Propagation(n, order)
+    tracker = Tracker(sets)
+    x = point.detach().clone()
+    functional = torch.func.functionalize(f, remove="mutations")
+    with torch.no_grad(), tracker:
+        tracker.remember(x, sets.start)
+        y = functional(x)
+    outputs = tracker.of(y)
+    shape = (y.numel(), n) if order == 1 else (n, n)
+    if outputs is None:
+        flat = torch.zeros(0, dtype=torch.int64)
+    elif order == 1:
+        flat = sets.entries_of_jacobian(outputs, n)
+    else:
+        flat = sets.entries_of_hessian(outputs, n)
+    notes = [f"{name} is taken for dense" for name in dict.fromkeys(tracker.notes)]
+    return Pattern.of_flat(flat, shape, notes)
