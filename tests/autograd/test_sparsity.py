@@ -22,7 +22,9 @@ def seen(f, n, order, points=4):
     """Entries of the reference that are not zero at some of a few points."""
     found = None
     for seed in range(points):
-        level = derivatives(f, draw(n, seed) * (2 * (seed % 2) - 1 if seed > 1 else 1), order)[order]
+        level = derivatives(f, draw(n, seed) * (2 * (seed % 2) - 1 if seed > 1 else 1), order)[
+            order
+        ]
         level = level.reshape(-1, n) if order == 1 else level.reshape(-1, n, n).abs().sum(0)
         found = (level != 0) if found is None else found | (level != 0)
     return found
@@ -174,7 +176,9 @@ def test_patterns_of_all_branches_are_found_from_one_point():
         return torch.where(x[0] > 0, x[1] ** 2, x[2] ** 2) + x[(x[3:] * 0).long()].sum()
 
     pattern = detect(f, draw(5), 2)
-    assert {(1, 1), (2, 2)} <= set(zip(pattern.rows.tolist(), pattern.columns.tolist(), strict=True))
+    assert {(1, 1), (2, 2)} <= set(
+        zip(pattern.rows.tolist(), pattern.columns.tolist(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("n", [100, 1000])
@@ -233,7 +237,9 @@ def test_patterns_too_large_to_pay_are_refused(monkeypatch):
 
 
 def test_operations_without_a_rule_are_taken_for_dense_and_named():
-    pattern = detect(lambda x: F.conv_transpose1d(x.reshape(1, 1, 6), constant(1, 1, 3)), draw(6), 1)
+    pattern = detect(
+        lambda x: F.conv_transpose1d(x.reshape(1, 1, 6), constant(1, 1, 3)), draw(6), 1
+    )
     assert pattern.notes == ("convolution is taken for dense",)
     assert pattern.nnz == 6 * 8
 
@@ -265,7 +271,7 @@ def test_the_transposed_of_entries():
     assert not Pattern.of_flat(torch.tensor([0]), (3, 4)).is_symmetric
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sets(st.integers(0, 9), max_size=6)), max_size=15),
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8),
@@ -298,7 +304,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4), st.booleans())
 def test_compositions_hold_all_entries_that_are_not_zero(names, summed):
     def f(x):

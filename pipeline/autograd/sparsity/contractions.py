@@ -73,7 +73,9 @@ def _constant_times(sets: Propagation, kept: Tensor, tracked: Tracked) -> Tracke
     if bool(kept.all()):  # then all rows are alike
         owners = torch.arange(columns).expand(tracked.shape)
         if batch:
-            owners = owners + columns * torch.arange(batch[0]).reshape(-1, *[1] * len(batch[1:]), 1, 1)
+            owners = owners + columns * torch.arange(batch[0]).reshape(
+                -1, *[1] * len(batch[1:]), 1, 1
+            )
         if len(batch) > 1:
             raise _UnknownError
         united = sets.unite(tracked, owners, (*batch, 1, columns))
@@ -113,7 +115,11 @@ def _added_product(call: Call, sets: Propagation) -> Tracked:
 
 
 def _windows(
-    tracked: Tracked, pads: Sequence[int], sizes: Sequence[int], steps: Sequence[int], gaps: Sequence[int]
+    tracked: Tracked,
+    pads: Sequence[int],
+    sizes: Sequence[int],
+    steps: Sequence[int],
+    gaps: Sequence[int],
 ) -> Tracked:
     """All windows over the last dimensions: (…, positions, places within the window)."""
     lead = len(tracked.shape) - len(sizes)

@@ -29,9 +29,7 @@ class Pattern:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_flat(
-        cls, flat: Tensor, shape: tuple[int, int], notes: Sequence[str] = ()
-    ) -> Pattern:
+    def of_flat(cls, flat: Tensor, shape: tuple[int, int], notes: Sequence[str] = ()) -> Pattern:
         """Make a pattern from positions.
 
         Args:

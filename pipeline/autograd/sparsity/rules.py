@@ -200,9 +200,7 @@ def _index(call: Call, sets: Propagation) -> list[Tracked]:
     return [_along(sets, source, [dim], call.out.shape)]
 
 
-def _along(
-    sets: Propagation, tracked: Tracked, dims: Sequence[int], shape: torch.Size
-) -> Tracked:
+def _along(sets: Propagation, tracked: Tracked, dims: Sequence[int], shape: torch.Size) -> Tracked:
     """Unions along dimensions, repeated to a shape that may have another length there."""
     return _expanded(_reduced(sets, tracked, dims, keepdim=True), shape)
 

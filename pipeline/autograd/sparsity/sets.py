@@ -79,7 +79,9 @@ class SetTable:
         differ = ((a != b) & (a != EMPTY) & (b != EMPTY)).nonzero()
         if len(differ):
             index = tuple(differ.unbind(1))
-            keys = torch.stack([torch.minimum(a[index], b[index]), torch.maximum(a[index], b[index])])
+            keys = torch.stack(
+                [torch.minimum(a[index], b[index]), torch.maximum(a[index], b[index])]
+            )
             pairs, inverse = _unique(keys[0] * len(self) + keys[1])
             groups = torch.arange(len(pairs)).repeat(2)
             both = torch.cat([pairs // len(self), pairs % len(self)])

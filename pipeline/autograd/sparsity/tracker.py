@@ -12,14 +12,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.request import RefusedError
-from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
 from pipeline.autograd.sparsity.contractions import CONTRACTIONS
+from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
 from pipeline.autograd.sparsity.rules import RULES, Call, dense, pointwise
 
 KNOWN = {**RULES, **CONTRACTIONS}
 DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 SHAPES = "empty_like full_like new_empty new_full new_ones new_zeros ones_like zeros_like"
-PRECISE = "addcmul addcdiv lerp mse_loss huber_loss smooth_l1_loss xlogy hypot dist".split()
+PRECISE = [
+    "addcmul",
+    "addcdiv",
+    "lerp",
+    "mse_loss",
+    "huber_loss",
+    "smooth_l1_loss",
+    "xlogy",
+    "hypot",
+    "dist",
+]
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
