@@ -26,7 +26,7 @@ def _guarded(rule: Callable[[Call, Propagation], Tracked]) -> Rule:
             first = rule(call, sets)
         except _UnknownError:
             return []
-        return [first.map(lambda one: one.expand(out.shape)) for out in call.outputs]
+        return [first.expand(out.shape) for out in call.outputs]
 
     return guarded
 
@@ -36,12 +36,12 @@ def _product(call: Call, sets: Propagation, a: Any, b: Any) -> Tracked:
     shape = call.out.shape
     left, right = call.of(a), call.of(b)
     if left is not None and right is not None:
-        return _both(sets, _as_left(left), _as_right(right)).map(lambda one: one.reshape(shape))
+        return _both(sets, _as_left(left), _as_right(right)).reshape(shape)
     if left is not None:
         mirrored = _constant_times(sets, _weights(b, right=True).mT, _as_left(left).map(_mT))
-        return mirrored.map(lambda one: one.mT.reshape(shape))
+        return mirrored.map(_mT).reshape(shape)
     assert right is not None, "one of them depends on the inputs"
-    return _constant_times(sets, _weights(a), _as_right(right)).map(lambda one: one.reshape(shape))
+    return _constant_times(sets, _weights(a), _as_right(right)).reshape(shape)
 
 
 def _mT(one: Tensor) -> Tensor:
@@ -49,11 +49,11 @@ def _mT(one: Tensor) -> Tensor:
 
 
 def _as_left(tracked: Tracked) -> Tracked:
-    return tracked.map(lambda one: one[None] if one.ndim == 1 else one)
+    return tracked[None] if len(tracked.shape) == 1 else tracked
 
 
 def _as_right(tracked: Tracked) -> Tracked:
-    return tracked.map(lambda one: one[:, None] if one.ndim == 1 else one)
+    return tracked[:, None] if len(tracked.shape) == 1 else tracked
 
 
 def _weights(value: Tensor, right: bool = False) -> Tensor:
@@ -71,17 +71,9 @@ def _constant_times(sets: Propagation, kept: Tensor, tracked: Tracked) -> Tracke
     kept = kept.expand(*batch, *kept.shape[-2:])
     shape = (*batch, rows, columns)
     if bool(kept.all()):  # then all rows are alike
-        owners = torch.arange(columns).expand(tracked.shape)
-        if batch:
-            owners = owners + columns * torch.arange(batch[0]).reshape(
-                -1, *[1] * len(batch[1:]), 1, 1
-            )
-        if len(batch) > 1:
-            raise _UnknownError
-        united = sets.unite(tracked, owners, (*batch, 1, columns))
-        return united.map(lambda one: one.expand(shape))
+        return _summed(sets, tracked, -2).expand(shape)
     where = kept.nonzero()
-    picked = tracked.map(lambda one: one[tuple((*where[:, :-2].unbind(1), where[:, -1]))])
+    picked = tracked[(*where[:, :-2].unbind(1), where[:, -1])]
     row = torch.arange(int(torch.Size(shape[:-1]).numel())).reshape(shape[:-1])
     owners = row[tuple(where[:, :-1].unbind(1))][:, None] * columns + torch.arange(columns)
     return sets.unite(picked, owners, shape)
@@ -92,10 +84,8 @@ def _both(sets: Propagation, left: Tracked, right: Tracked) -> Tracked:
     terms = left.inputs.numel() * right.shape[-1]
     if terms > MOST_PRODUCTS:  # coarser: all of a row with all of a column
         return sets.multiply(_summed(sets, left, -1), _summed(sets, right, -2))
-    products = sets.multiply(
-        left.map(lambda one: one.unsqueeze(-1)), right.map(lambda one: one.unsqueeze(-3))
-    )
-    return _summed(sets, products, -2).map(lambda one: one.squeeze(-2))
+    products = sets.multiply(left[..., None], right[..., None, :, :])
+    return _summed(sets, products, -2)[..., 0, :]
 
 
 def _summed(sets: Propagation, tracked: Tracked, dim: int) -> Tracked:
@@ -142,14 +132,14 @@ def _convolution(call: Call, sets: Propagation) -> Tracked:
     batch, channels = tracked.shape[:2]
     windows = _windows(tracked, pads, weight.shape[2:], steps, gaps)
     places = windows.shape[2 : 2 + len(pads)]
-    split = windows.map(lambda one: one.reshape(batch, groups, channels // groups, *one.shape[2:]))
+    split = windows.reshape(batch, groups, channels // groups, *windows.shape[2:])
     owners = torch.arange(batch * groups * places.numel())
     owners = owners.reshape(batch, groups, 1, *places, *[1] * len(pads)).expand(split.shape)
     united = sets.unite(split, owners, (batch, groups, *places))
     result = united.map(lambda one: one.repeat_interleave(call.out.shape[1] // groups, 1))
     if call.of(bias) is None:
         return result
-    over = call.sets(bias).map(lambda one: one.reshape(-1, *[1] * len(pads)))
+    over = call.sets(bias).reshape(-1, *[1] * len(pads))
     return sets.join(result, over)
 
 
@@ -177,9 +167,9 @@ def _distances(call: Call, sets: Propagation) -> Tracked:
 
 
 def _pair_distances(call: Call, sets: Propagation) -> Tracked:
-    rows = _summed(sets, call.sets(call.args[0]), -1).map(lambda one: one[:, 0])
+    rows = _summed(sets, call.sets(call.args[0]), -1)[:, 0]
     first, second = torch.triu_indices(len(rows.inputs), len(rows.inputs), 1)
-    return sets.bend(rows.map(lambda one: one[first]), rows.map(lambda one: one[second]))
+    return sets.bend(rows[first], rows[second])
 
 
 def _per_matrix(call: Call, sets: Propagation) -> list[Tracked]:
@@ -190,8 +180,8 @@ def _per_matrix(call: Call, sets: Propagation) -> list[Tracked]:
     for tracked in call.operands():
         if tracked.shape[: len(batch)] != batch or lead < len(batch):
             return dense(call, sets)
-        flat = tracked.map(lambda one: one.reshape(*batch, -1))
-        wholes.append(_summed(sets, flat, -1).map(lambda one: one.reshape(batch)))
+        flat = tracked.reshape(*batch, -1)
+        wholes.append(_summed(sets, flat, -1).reshape(batch))
     whole = sets.bend(*wholes)
     return [_spread(whole, out.shape) for out in call.outputs]
 
@@ -200,7 +190,7 @@ def _spread(whole: Tracked, shape: torch.Size) -> Tracked:
     if shape[: len(whole.shape)] != whole.shape:
         return nothing(shape)  # sizes and pivots have shapes of their own, and no derivative
     extra = len(shape) - len(whole.shape)
-    return whole.map(lambda one: one.reshape((*one.shape, *[1] * extra)).expand(shape))
+    return whole.reshape((*whole.shape, *[1] * extra)).expand(shape)
 
 
 ALGEBRA = """

@@ -9,6 +9,7 @@ arXiv:2501.17737), for whole tensors at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,20 @@ class Tracked:
         """Of the tensor."""
         return self.inputs.shape
 
-    def map(self, move: Any) -> Tracked:
+    def map(self, move: Callable[[Tensor], Tensor]) -> Tracked:
         """Move the entries of both in the same way."""
         return Tracked(move(self.inputs), move(self.events))
+
+    def __getitem__(self, index: Any) -> Tracked:
+        return Tracked(self.inputs[index], self.events[index])
+
+    def reshape(self, *shape: Any) -> Tracked:
+        """As torch does."""
+        return Tracked(self.inputs.reshape(*shape), self.events.reshape(*shape))
+
+    def expand(self, *shape: Any) -> Tracked:
+        """As torch does."""
+        return Tracked(self.inputs.expand(*shape), self.events.expand(*shape))
 
 
 def nothing(shape: torch.Size | tuple[int, ...]) -> Tracked:

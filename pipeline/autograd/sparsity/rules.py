@@ -70,7 +70,7 @@ def dense(call: Call, sets: Propagation) -> list[Tracked]:
     """
     whole = [_total(sets, tracked) for tracked in call.operands()]
     everything = sets.bend(*whole)
-    return [everything.map(lambda one: one.expand(out.shape)) for out in call.outputs]
+    return [everything.expand(out.shape) for out in call.outputs]
 
 
 def pointwise(call: Call, sets: Propagation) -> list[Tracked]:
@@ -100,7 +100,7 @@ def linear(call: Call, sets: Propagation) -> list[Tracked]:
 
 
 def _expanded(tracked: Tracked, shape: torch.Size) -> Tracked:
-    return tracked.map(lambda one: one.expand(shape))
+    return tracked.expand(shape)
 
 
 def _total(sets: Propagation, tracked: Tracked) -> Tracked:
@@ -167,7 +167,7 @@ def _move(call: Call, sets: Propagation) -> list[Tracked]:
 
 
 def _reshape(call: Call, sets: Propagation) -> list[Tracked]:
-    return [call.sets(call.args[0]).map(lambda one: one.reshape(call.out.shape))]
+    return [call.sets(call.args[0]).reshape(call.out.shape)]
 
 
 def _transposed_in_place(call: Call, sets: Propagation) -> list[Tracked]:
@@ -189,7 +189,7 @@ def _pad(call: Call, sets: Propagation) -> list[Tracked]:
 
 def _index(call: Call, sets: Propagation) -> list[Tracked]:
     """Entries at positions; where these depend on the inputs, any of the entries."""
-    positions = [value for value in tree_iter((call.args[1:], call.kwargs))]
+    positions = list(tree_iter((call.args[1:], call.kwargs)))
     if not any(call.of(value) is not None for value in positions):
         return _move(call, sets)
     name = call.func._overloadpacket.__name__
@@ -216,7 +216,7 @@ def _reduced(
     if keepdim:
         return result
     final = [size for axis, size in enumerate(shape) if axis not in axes]
-    return result.map(lambda one: one.reshape(final))
+    return result.reshape(final)
 
 
 def _dims(call: Call, position: int) -> list[int] | None:
@@ -231,7 +231,7 @@ def _reduction(bends: bool, position: int = 1) -> Rule:
         source = call.sets(call.args[0])
         result = _reduced(sets, source, _dims(call, position), keepdim=False)
         result = sets.bend(result) if bends else result
-        return [result.map(lambda one: one.reshape(out.shape)) for out in call.outputs]
+        return [result.reshape(out.shape) for out in call.outputs]
 
     return rule
 
@@ -253,7 +253,7 @@ def _mixing(bends: bool, position: int = 1) -> Rule:
 def _fitted(tracked: Tracked, shape: torch.Size) -> Tracked:
     """Repeat along dimensions of length 1, or drop these."""
     if len(tracked.shape) != len(shape):
-        return tracked.map(lambda one: one.reshape(shape))
+        return tracked.reshape(shape)
     return _expanded(tracked, shape)
 
 
@@ -265,14 +265,12 @@ def _cumulative(bends: bool) -> Rule:
         if not source.shape:
             return [source for _ in call.outputs]
         dim, step = call.args[1], 1
-        source = source.map(lambda one: one.movedim(dim, 0).contiguous())
+        source = source.map(lambda one: one.movedim(dim, 0))
         while step < source.shape[0]:
-            later = sets.join(
-                source.map(lambda one: one[step:]), source.map(lambda one: one[:-step])
-            )
-            head = source.map(lambda one: one[:step])
+            later = sets.join(source[step:], source[:-step])
             source = Tracked(
-                torch.cat([head.inputs, later.inputs]), torch.cat([head.events, later.events])
+                torch.cat([source.inputs[:step], later.inputs]),
+                torch.cat([source.events[:step], later.events]),
             )
             step *= 2
         result = source.map(lambda one: one.movedim(0, dim))
@@ -300,7 +298,7 @@ def _scatter(call: Call, sets: Propagation) -> list[Tracked]:
     if name in ("index_put", "_unsafe_index_put"):
         folded = _expanded(folded, chosen.shape)
     elif folded.shape != chosen.shape:
-        folded = folded.map(lambda one: one[tuple(slice(size) for size in chosen.shape)])
+        folded = folded[tuple(slice(size) for size in chosen.shape)]
     added = sets.unite(folded, chosen, tuple(target.shape))
     return [_folded(call, sets, target, added, chosen)]
 

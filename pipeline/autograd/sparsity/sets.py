@@ -172,11 +172,9 @@ def _unique(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _signatures(groups: Tensor, sets: Tensor, count: int) -> Tensor:
-    """A number for each group that groups of the same sets share, and no others.
-
-    The sum modulo 2^64 of one well-mixed word per set (the finaliser of SplitMix64, Steele, Lea &
-    Flood 2014): that two of 10^6 groups share it by accident has probability 3e-8.
-    """
+    """A number for each group that groups of the same sets share, and no others."""
+    # the sum modulo 2^64 of one well-mixed word per set (the finaliser of SplitMix64, Steele, Lea &
+    # Flood 2014): that two of 10^6 groups share it by accident has probability 3e-8
     words = sets * _word(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         words = (words ^ _shifted(words, shift)) * _word(factor)
