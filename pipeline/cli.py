@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import PipelineError, StoreError, nearest
 from pipeline.settings import Schema, register_schema, to_job
+from pipeline.sweep import CURRENT
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.job import Job
 
 CONFIG = str(Path(__file__).resolve().parent.parent / "conf")
-log = logging.getLogger(__name__)
+STOPPED: list[PipelineError] = []
 
 
 class Terminated(KeyboardInterrupt):
@@ -66,7 +66,28 @@ def execute(cfg: DictConfig) -> float:
     with _terminable():
         summary = run(job, function, grid, registry.hook)
     print(describe(summary), flush=True)
-    return float(summary.nonfinite + summary.failed)
+    return summary.value
+
+
+def task(cfg: DictConfig) -> float:
+    """Run one composed job for Hydra.
+
+    Args:
+        cfg: Composed from conf/.
+
+    Returns:
+        As `execute`.
+
+    Raises:
+        PipelineError: In a sweep, whose launcher takes this job as failed and goes on.
+    """
+    try:
+        return execute(cfg)
+    except PipelineError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        STOPPED.append(error)  # `main` says it: Hydra would say it in its own way
+        return float("nan")
 
 
 def _foretell(job: Job, function: BoundFunction, grid: Grid) -> None:
@@ -80,24 +101,13 @@ def _foretell(job: Job, function: BoundFunction, grid: Grid) -> None:
 def main() -> None:
     """Compose the configuration, run the job, and turn errors into one clear message."""
     register_schema()
-    stopped: list[PipelineError] = []
-
-    def task(cfg: DictConfig) -> float:
-        try:
-            return execute(cfg)
-        except PipelineError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                log.error("%s", error)
-                raise  # the launcher goes on with the other jobs of the sweep and counts this one as failed
-            stopped.append(error)
-            return float("nan")
-
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
     try:
-        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(task)()
-        if stopped:
-            raise stopped[0]
+        with _told_of_sweeps():
+            hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(task)()
+        if STOPPED:
+            raise STOPPED[0]
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
@@ -105,6 +115,18 @@ def main() -> None:
         sys.exit(1)
     except (PipelineError, HydraException, OmegaConfBaseException) as error:
         _fail(error, _spell(error), traced)
+    if any(sweep.bad for sweep in CURRENT.values()):
+        sys.exit(1)
+
+
+@contextmanager
+def _told_of_sweeps() -> Iterator[None]:
+    """Say at the end, whatever that is, what has become of the jobs of a sweep."""
+    try:
+        yield
+    finally:
+        for sweep in CURRENT.values():
+            print(sweep.describe(), flush=True)
 
 
 def _fail(error: BaseException, message: str, traced: bool) -> NoReturn:

@@ -62,6 +62,8 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
             taken = {shard for chunk, _ in running for shard in chunk}
             chunks = executor.split([shard for shard in missing if shard not in taken])
             futures = executor.submit(_work(work, plan), chunks) if chunks else []
+            if chunks:
+                executor.remember(chunks, futures)
             watch.until_done([*(future for _, future in running), *futures])
     if watch.missing():
         raise ExecutorError(_lament(watch, asked.retries))

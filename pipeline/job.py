@@ -198,3 +198,8 @@ class Summary:
     failed: int
     seconds: float
     bytes: int
+
+    @property
+    def value(self) -> float:
+        """What a sweeper may minimise: points whose derivatives are not all finite."""
+        return float(self.nonfinite + self.failed)

@@ -60,6 +60,23 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     return summary
 
 
+def recall(job: Job, function: BoundFunction, grid: Grid) -> tuple[Path, Summary | None]:
+    """Look whether a run is complete; computes nothing.
+
+    Args:
+        job: What is asked.
+        function: What is differentiated.
+        grid: Where.
+
+    Returns:
+        The directory of the run, and what it has come to if it is complete.
+    """
+    began = time.monotonic()
+    work = Work(job, function, grid)
+    complete = work.existing_plan() is not None and _is_complete(work)
+    return work.directory.path, _summarise(work, 0, began) if complete else None
+
+
 def _tell_of_other_sources(work: Work) -> None:
     others = work.same_but_for_the_source()
     if others:

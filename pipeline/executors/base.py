@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 Chunk = tuple[int, ...]
+Item = TypeVar("Item")
 
 
 class Future(Protocol):
@@ -54,8 +55,8 @@ class Executor(ABC):
         """Distribute shards over chunks; a chunk pays for the start of a worker where that is new."""
 
     @abstractmethod
-    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
-        """Start ``work(chunk)`` for every chunk.
+    def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
+        """Start ``work(item)`` for every item, such as a chunk.
 
         Returns:
             Their futures, in the same order.
@@ -63,6 +64,10 @@ class Executor(ABC):
         Raises:
             ExecutorError: The engine does not take them.
         """
+
+    def remember(self, chunks: Sequence[Chunk], futures: Sequence[Future]) -> None:
+        """Note which chunks were submitted, where `recover` can find them."""
+        del chunks, futures  # only what outlives this process has to be found again
 
     def recover(self) -> list[tuple[Chunk, Future]]:
         """Chunks that an earlier process has started and that still run."""

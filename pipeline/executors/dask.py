@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, ExecutorError
-from pipeline.executors.base import Chunk, Executor, Future, Limits
+from pipeline.executors.base import Chunk, Executor, Future, Item, Limits
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -35,10 +35,10 @@ class DaskExecutor(Executor):
         """One shard each: Dask gives it to a worker that is free, which keeps what it prepared."""
         return [(shard,) for shard in shards]
 
-    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
-        """Submit every chunk; each is run anew, whatever Dask remembers of it."""
+    def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
+        """Submit every item; each is run anew, whatever Dask remembers of it."""
         assert self._client is not None, "the executor has to be entered first"
-        return list(self._client.map(work, list(chunks), pure=False))
+        return list(self._client.map(work, list(items), pure=False))
 
     def __enter__(self) -> DaskExecutor:
         try:

@@ -8,20 +8,59 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
 from pipeline.errors import ConfigurationError, ExecutorError
-from pipeline.executors.base import Chunk, Executor, Future, Limits
+from pipeline.executors.base import Chunk, Executor, Future, Item, Limits
+
+
+class _Lane:
+    """One process after the other: the next one begins when the last one was killed.
+
+    Args:
+        environment: What each of them sees, over that of this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, work: bytes, item: Any) -> Any:
+        """Do the work for an item.
+
+        Returns:
+            What it returned; what it raised comes through.
+
+        Raises:
+            ExecutorError: The process is gone.
+        """
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # never forked from this process
+            self._pool = ProcessPoolExecutor(1, context, _start, (self._environment,))
+        try:
+            return self._pool.submit(_run, work, item).result()
+        except BrokenProcessPool as error:
+            self.end()
+            raise ExecutorError(
+                "its process has ended without a result: killed, or out of memory"
+            ) from error
+
+    def end(self) -> None:
+        """Let the process end."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
 
 class LocalExecutor(Executor):
-    """A pool of processes by the standard library, started afresh: never forked from this one.
+    """Processes of this machine by the standard library, each of which may be lost alone.
 
     Args:
         workers: How many.
@@ -29,10 +68,12 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, workers: int, devices: Sequence[str]) -> None:
-        self._workers, self._devices = workers, devices
-        self._context = multiprocessing.get_context("spawn")
-        self._pool: ProcessPoolExecutor | None = None
-        self._others: set[multiprocessing.process.BaseProcess] = set()
+        self._workers = workers
+        cores = {"OMP_NUM_THREADS": str(max(_cores() // workers, 1))}
+        shown = [{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}] * workers
+        self._lanes = [_Lane(cores | device) for device in shown]
+        self._free: SimpleQueue[_Lane] = SimpleQueue()
+        self._stopped = False
 
     @property
     def limits(self) -> Limits:
@@ -43,8 +84,8 @@ class LocalExecutor(Executor):
         """One shard each: a worker takes the next one when it is free, and keeps what it prepared."""
         return [(shard,) for shard in shards]
 
-    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
-        """Start a fresh pool, since a process that was killed breaks the old one.
+    def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
+        """Queue the items for the processes, which start when there is something for them.
 
         Returns:
             Their futures, in the same order.
@@ -52,41 +93,43 @@ class LocalExecutor(Executor):
         Raises:
             ExecutorError: The work cannot be sent to other processes.
         """
-        self._stop()
         sent = _portable(work)
-        self._others = set(multiprocessing.active_children())
-        devices: Queue[str] = self._context.Queue()
-        for device in self._devices:
-            devices.put(device)
-        self._pool = ProcessPoolExecutor(
-            min(self._workers, len(chunks)), self._context, _start, (devices, bool(self._devices))
-        )
-        return [self._pool.submit(_run, sent, chunk) for chunk in chunks]
+        return [self._threads.submit(self._take, sent, item) for item in items]
 
     def cancel(self) -> str:
         """Stop the workers: what they have not committed is computed again later."""
+        self._stopped = True
         for process in set(multiprocessing.active_children()) - self._others:
             process.terminate()
         return ""
 
     def __enter__(self) -> LocalExecutor:
+        self._others = set(multiprocessing.active_children())
+        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="worker")
+        for lane in self._lanes:
+            self._free.put(lane)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop()
+        self._threads.shutdown(cancel_futures=True)
+        for lane in self._lanes:
+            lane.end()
 
-    def _stop(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+    def _take(self, work: bytes, item: Any) -> Any:
+        if self._stopped:
+            raise ExecutorError("the run was stopped")
+        lane = self._free.get()  # there are as many as threads
+        try:
+            return lane.run(work, item)
+        finally:
+            self._free.put(lane)
 
 
-def _start(devices: Queue[str], several: bool) -> None:
-    """Begin a worker: Ctrl-C is for the parent, and each worker has a device of its own."""
+def _start(environment: Mapping[str, str]) -> None:
+    """Begin a worker: Ctrl-C is for the parent, and each worker has a share of the machine."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    if several:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    os.environ.update(environment)
 
 
 def _follow_parent() -> None:
@@ -97,7 +140,7 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _portable(work: Callable[[Chunk], Any]) -> bytes:
+def _portable(work: Callable[[Item], Any]) -> bytes:
     """Pickle by cloudpickle where it is installed, which takes functions of a notebook too."""
     pickler: ModuleType = pickle
     with suppress(ImportError):
@@ -112,8 +155,8 @@ def _portable(work: Callable[[Chunk], Any]) -> bytes:
     return sent
 
 
-def _run(work: bytes, chunk: Chunk) -> Any:
-    return pickle.loads(work)(chunk)
+def _run(work: bytes, item: Any) -> Any:
+    return pickle.loads(work)(item)
 
 
 def _cores() -> int:

@@ -7,14 +7,14 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, ExecutorError
-from pipeline.executors.base import Chunk, Executor, Future, Limits, interleaved
+from pipeline.executors.base import Chunk, Executor, Future, Item, Limits, interleaved
 
 if TYPE_CHECKING:
     import submitit
@@ -62,6 +62,11 @@ class SlurmFuture:
         self._job, self._queue = job, queue
         self._absent: set[int] = set()
 
+    @property
+    def name(self) -> str:
+        """What Slurm calls it."""
+        return str(self._job.job_id)
+
     def done(self) -> bool:
         """Whether it has left a result, or Slurm has not known it for a while."""
         if self._job.paths.result_pickle.exists():
@@ -90,8 +95,20 @@ class SlurmFuture:
         except (FailedJobError, UncompletedJobError) as error:
             reason = str(error).strip().splitlines()[-1]
         else:
-            reason = f"no result, state {job.state}"
+            reason = f"no result; {_state(job.job_id)}"
         raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {job.paths.stderr}")
+
+
+def _state(name: str) -> str:
+    """What Slurm's controller says of a task that has ended; it remembers it for some minutes."""
+    command = ["scontrol", "--oneliner", "show", "job", name]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer.stdout))
+    if not said:
+        return "Slurm does not know it any more"
+    code, _, number = said["ExitCode"].partition(":")
+    ending = f"signal {number}" if number != "0" else f"exit code {code}"
+    return f"{said['JobState']}, {said['Reason']}, {ending}"
 
 
 class SlurmExecutor(Executor):
@@ -101,10 +118,18 @@ class SlurmExecutor(Executor):
         folder: Where submitit keeps its files, and this executor a list of what it started.
         chunks: Tasks in all.
         parameters: Of submitit's `AutoExecutor.update_parameters`.
+        options: Of submitit's `AutoExecutor` itself.
     """
 
-    def __init__(self, folder: Path, chunks: int, parameters: dict[str, Any]) -> None:
-        self._folder, self._chunks, self._parameters = folder, chunks, parameters
+    def __init__(
+        self,
+        folder: Path,
+        chunks: int,
+        parameters: dict[str, Any],
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._folder, self._chunks = folder, chunks
+        self._parameters, self._options = parameters, options
         self._queue = Queue()
         self._running = False
 
@@ -118,8 +143,8 @@ class SlurmExecutor(Executor):
         """As many chunks as was asked for: each starts a process, and keeps it for its shards."""
         return interleaved(shards, self._chunks)
 
-    def submit(self, work: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> list[Future]:
-        """Submit arrays of at most a thousand tasks, and write down what was started.
+    def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
+        """Submit arrays of at most a thousand tasks.
 
         Returns:
             Their futures, in the same order.
@@ -132,18 +157,25 @@ class SlurmExecutor(Executor):
 
         jobs: list[submitit.Job[Any]] = []
         try:
-            executor = submitit.AutoExecutor(folder=self._folder / "%j", cluster="slurm")
+            executor = submitit.AutoExecutor(
+                folder=self._folder / "%j", cluster="slurm", **self._options
+            )
             executor.update_parameters(**self._parameters)
-            for first in range(0, len(chunks), LARGEST_ARRAY):
-                jobs += executor.map_array(work, chunks[first : first + LARGEST_ARRAY])
+            for first in range(0, len(items), LARGEST_ARRAY):
+                jobs += executor.map_array(work, items[first : first + LARGEST_ARRAY])
         except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
             raise ExecutorError(
                 f"Slurm does not take the job: {error}; check executor.sbatch and the other options "
                 "of conf/executor/slurm.yaml"
             ) from error
-        self._write_down(jobs, chunks)
         self._running = True
         return [SlurmFuture(job, self._queue) for job in jobs]
+
+    def remember(self, chunks: Sequence[Chunk], futures: Sequence[Future]) -> None:
+        """Write down which task has which chunk."""
+        names = [future.name for future in futures if isinstance(future, SlurmFuture)]
+        started = {name: list(chunk) for name, chunk in zip(names, chunks, strict=True)}
+        (self._folder / f"array-{names[0].split('_')[0]}.json").write_text(json.dumps(started))
 
     def recover(self) -> list[tuple[Chunk, Future]]:
         """Tasks of an earlier process that Slurm still knows as waiting or running."""
@@ -169,12 +201,6 @@ class SlurmExecutor(Executor):
 
     def __exit__(self, *error: object) -> None:
         pass
-
-    def _write_down(self, jobs: Sequence[submitit.Job[Any]], chunks: Sequence[Chunk]) -> None:
-        started = {job.job_id: list(chunk) for job, chunk in zip(jobs, chunks, strict=True)}
-        (self._folder / f"array-{jobs[0].job_id.split('_')[0]}.json").write_text(
-            json.dumps(started)
-        )
 
 
 def build(

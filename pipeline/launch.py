@@ -1,0 +1,262 @@
+"""Launchers of sweeps: every job is a row, whatever becomes of it, and none of them ends the sweep.
+
+Hydra imports this for every command: what takes time is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pipeline.errors import ExecutorError, PipelineError
+from pipeline.sweep import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
+
+if TYPE_CHECKING:
+    from pipeline.executors.base import Executor, Future
+    from pipeline.registry import Registry
+
+log = logging.getLogger("pipeline.sweep")
+POLL_SECONDS = 0.5
+LARGEST_BATCH = 1000  # jobs that are given out at once: what Slurm takes as an array
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A job of a sweep with its configuration."""
+
+    row: Row
+    config: DictConfig
+
+
+@dataclass(frozen=True)
+class Call:
+    """What runs a composed job, here or in another process.
+
+    Attributes:
+        task: The application.
+        context: Hydra's, for its callbacks.
+    """
+
+    task: TaskFunction
+    context: HydraContext
+
+    def __call__(self, config: DictConfig) -> JobReturn:
+        """Run it; what it raises comes back in the return."""
+        cores = os.environ.get("SLURM_CPUS_PER_TASK")
+        if cores:
+            os.environ.setdefault("OMP_NUM_THREADS", cores)  # torch takes all of the node's else
+        setup_globals()
+        with open_dict(config.hydra.job):
+            config.hydra.job.id = os.environ.get("SLURM_JOB_ID", str(config.hydra.job.num))
+        return run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+    def checkpoint(self, config: DictConfig) -> Any:
+        """Say to submitit what has to be done when Slurm starts the job again: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, config)
+
+
+class Quiet(JobReturn):
+    """What Hydra's own sweeper gets: it asks for the value of a failed job only in order to stop."""
+
+    @property
+    def return_value(self) -> Any:
+        """The value, NaN where there is none."""
+        return self._return_value if self.status == JobStatus.COMPLETED else float("nan")
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
+class SweepLauncher(Launcher):
+    """Runs what is missing of a sweep; a run that is complete is known by its identity."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra composed."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs, and keep the table of the sweep.
+
+        Args:
+            job_overrides: What is set for each.
+            initial_job_idx: Number of the first one.
+
+        Returns:
+            What they returned, in the same order.
+        """
+        setup_globals()
+        sweep = sweep_in(Path(str(self.config.hydra.sweep.dir)))
+        jobs = [self._compose(words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
+        known = recall(jobs)
+        returns = {job.row.job: done for job, done in known if done is not None}
+        missing = [job for job, done in known if done is None]
+        sweep.put([_told(job, done, COMPLETE) for job, done in known if done is not None])
+        sweep.put([job.row for job in missing])
+        log.info("%d jobs: %d have to run", len(jobs), len(missing))
+        for job, done in self._run(missing, Call(self.task_function, self.hydra_context)):
+            returns[job.row.job] = done
+            row = _told(job, done, DONE)
+            sweep.put([row])
+            log.info("#%d %s %s: %s", row.job, row.overrides, row.outcome, row.reason or row.run)
+        return [self._passed_on(returns[job.row.job]) for job in jobs]
+
+    @abstractmethod
+    def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
+        """Run jobs, and give each with what it returned as soon as it ends."""
+
+    def _compose(self, words: Sequence[str], number: int) -> Composed:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        with open_dict(config.hydra.job):
+            config.hydra.job.num = number
+        return Composed(Row(number, " ".join(filter_overrides(words))), config)
+
+    def _passed_on(self, done: JobReturn) -> JobReturn:
+        if not str(self.config.hydra.sweeper._target_).endswith((".BasicSweeper", ".EverySweeper")):
+            return done
+        quiet = Quiet()
+        vars(quiet).update(vars(done))
+        return quiet
+
+
+class InOrderLauncher(SweepLauncher):
+    """One job after the other, in this process."""
+
+    def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
+        for job in jobs:
+            yield job, call(job.config)
+
+
+class ProcessesLauncher(SweepLauncher):
+    """Jobs in other processes, by an executor of the pipeline."""
+
+    @abstractmethod
+    def executor(self) -> Executor:
+        """Who runs them."""
+
+    def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
+        waiting = deque(jobs)
+        running: dict[Future, Composed] = {}
+        with self.executor() as executor:
+            while waiting or running:
+                if waiting and len(running) < LARGEST_BATCH:
+                    running |= _given_out(executor, call, waiting, patient=bool(running))
+                ended = [future for future in running if future.done()]
+                for future in ended:
+                    job = running.pop(future)
+                    yield job, _outcome(future, job)
+                time.sleep(0 if ended else POLL_SECONDS)
+
+
+def _given_out(
+    executor: Executor, call: Call, waiting: deque[Composed], *, patient: bool
+) -> dict[Future, Composed]:
+    """Give out the next jobs; where others still run, those that are refused wait for these."""
+    batch = [waiting.popleft() for _ in range(min(len(waiting), LARGEST_BATCH))]
+    try:
+        futures = executor.submit(call, [job.config for job in batch])
+    except ExecutorError as error:
+        if not patient:
+            raise
+        log.warning("%s; trying again later", error)
+        waiting.extendleft(reversed(batch))
+        return {}
+    return dict(zip(futures, batch, strict=True))
+
+
+def _outcome(future: Future, job: Composed) -> JobReturn:
+    try:
+        done: JobReturn = future.result()
+    except Exception as error:  # each engine has its own errors for a process that is gone
+        return _failed(job, _Lost(str(error)))
+    return done
+
+
+class _Lost(Exception):  # noqa: N818 - it is what happened to the job
+    """The process of a job is gone."""
+
+
+def _failed(job: Composed, error: Exception) -> JobReturn:
+    failed = JobReturn(overrides=job.row.overrides.split(), status=JobStatus.FAILED)
+    failed.return_value = error
+    return failed
+
+
+def _told(job: Composed, done: JobReturn, good: str) -> Row:
+    if done.status == JobStatus.COMPLETED:
+        return replace(job.row, outcome=good, value=done.return_value)
+    error = done._return_value
+    reason = (
+        f"{error}"
+        if isinstance(error, PipelineError | _Lost)
+        else f"{type(error).__name__}: {error}"
+    )
+    return replace(job.row, outcome=LOST if isinstance(error, _Lost) else FAILED, reason=reason)
+
+
+def recall(jobs: Sequence[Composed]) -> list[tuple[Composed, JobReturn | None]]:
+    """Look what is known of jobs before they run.
+
+    Args:
+        jobs: Composed.
+
+    Returns:
+        Each with the directory of its run, and with its outcome: of a run that is complete, or of
+        a configuration that cannot be used; None where it has to run.
+    """
+    registries: dict[tuple[str, ...], Registry] = {}
+    return [_recall(job, registries) for job in jobs]
+
+
+def _recall(
+    job: Composed, registries: dict[tuple[str, ...], Registry]
+) -> tuple[Composed, JobReturn | None]:
+    from pipeline.binding import bind_job
+    from pipeline.registry import build_registry
+    from pipeline.runner import recall as recall_run
+    from pipeline.settings import to_job
+
+    try:
+        asked = to_job(
+            OmegaConf.masked_copy(job.config, [str(key) for key in job.config if key != "hydra"])
+        )
+        if asked.explain:
+            return job, None
+        if asked.plugins not in registries:
+            registries[asked.plugins] = build_registry(asked.plugins)
+        # which device a job asks for may be found where it runs only
+        asked = replace(asked, options=replace(asked.options, device="cpu"))
+        function, grid = bind_job(asked, registries[asked.plugins])
+        place, found = recall_run(asked, function, grid)
+        job = replace(job, row=replace(job.row, run=str(place)))
+    except PipelineError as error:
+        return job, _failed(job, error)
+    if found is None:
+        return job, None
+    done = JobReturn(overrides=job.row.overrides.split(), status=JobStatus.COMPLETED)
+    done.return_value = found.value
+    return job, done
