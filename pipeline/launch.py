@@ -110,8 +110,8 @@ class SweepLauncher(Launcher):
             What they returned, in the same order.
         """
         setup_globals()
-        sweep = sweep_in(Path(str(self.config.hydra.sweep.dir)))
         jobs = [self._compose(words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
+        sweep = sweep_in(Path(str(self.config.hydra.sweep.dir)))
         known = recall(jobs)
         returns = {job.row.job: done for job, done in known if done is not None}
         missing = [job for job, done in known if done is None]
@@ -244,7 +244,7 @@ def _recall(
         asked = to_job(
             OmegaConf.masked_copy(job.config, [str(key) for key in job.config if key != "hydra"])
         )
-        if asked.explain:
+        if asked.dry_run:
             return job, None
         if asked.plugins not in registries:
             registries[asked.plugins] = build_registry(asked.plugins)

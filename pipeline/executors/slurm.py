@@ -106,8 +106,9 @@ def _state(name: str) -> str:
     said = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer.stdout))
     if not said:
         return "Slurm does not know it any more"
-    code, _, number = said["ExitCode"].partition(":")
-    ending = f"signal {number}" if number != "0" else f"exit code {code}"
+    code, signal = map(int, said["ExitCode"].split(":"))
+    signal = signal or max(code - 128, 0)  # as a shell says it
+    ending = f"signal {signal}" if signal else f"exit code {code}"
     return f"{said['JobState']}, {said['Reason']}, {ending}"
 
 

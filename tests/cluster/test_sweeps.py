@@ -1,0 +1,141 @@
+"""Sweeps over a real Slurm: lost jobs are rows, and the same command runs what is missing."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cluster.lab import wait_for
+
+from pipeline import open_sweep
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+MOODY = """
+import os
+import signal
+import time
+from pathlib import Path
+from pipeline import Function, hookimpl
+
+MENDED = Path(__file__).with_name("mended")
+ON_SLURM = "SLURM_JOB_ID" in os.environ
+
+
+def build(b: float = 1.0):
+    def f(x):
+        if ON_SLURM and not MENDED.exists():
+            if b == 2.0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if b == 3.0:
+                raise ValueError("three")
+            if b == 4.0:
+                time.sleep(600)
+        return b * (x**3).sum()
+
+    return f
+
+
+@hookimpl
+def pipeline_functions():
+    return [Function("moody", build, n=3)]
+"""
+
+
+def sweep(folder, environment, values, *words):
+    (folder / "moody.py").write_text(MOODY)
+    command = [
+        sys.executable, "-m", "pipeline", "-m", "function=moody", "plugins=[./moody.py]",
+        "grid=random", "grid.count=6", f"function_params.b={values}", *launcher(words), *words,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
+
+
+def launcher(words):
+    """Slurm's, unless another one is asked for."""
+    return (
+        ()
+        if any(word.startswith("hydra/launcher=") for word in words)
+        else ("hydra/launcher=slurm",)
+    )
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=280)
+    return process.returncode, said
+
+
+def table(folder):
+    path = max(folder.glob("outputs/sweeps/*/sweep.csv"), key=os.path.getmtime)
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_lost_jobs_are_rows_and_the_same_command_runs_what_is_missing(slurm, tmp_path):
+    process = sweep(tmp_path, slurm.environment, "0,1,2,3,4", "job=gradient,hessian")
+
+    def stuck():
+        return [row["outcome"] for row in table(tmp_path)].count("waiting") == 2
+
+    wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/sweep.csv")), 60)
+    wait_for(stuck, 120)
+    slurm.ask("scancel", "--state=RUNNING", "--name=pipeline")
+    code, said = finish(process)
+    assert code == 1, said
+    found = [(row["outcome"], row["reason"]) for row in table(tmp_path)]
+    outcomes = ("done", "done", "lost", "failed", "lost")
+    expected = [outcome for outcome in outcomes for _job in ("gradient", "hessian")]
+    assert [outcome for outcome, _ in found] == expected
+    assert "signal 9" in found[4][1]
+    assert "ValueError: three" in found[6][1]
+    assert "CANCELLED" in found[8][1]
+    assert "4 done, 4 lost, 2 failed; the same command again runs only what is missing" in said
+    (tmp_path / "mended").touch()
+    code, said = finish(sweep(tmp_path, slurm.environment, "0,1,2,3,4", "job=gradient,hessian"))
+    assert code == 0, said
+    assert "10 jobs: 6 have to run" in said
+    again = [row["outcome"] for row in table(tmp_path)]
+    assert again == ["complete already" if one == "done" else "done" for one in expected]
+    require_right(tmp_path / "outputs", [0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+def require_right(outputs, values):
+    joined = open_sweep(outputs)
+    assert joined["b"].values.tolist() == values
+    x = joined["x"].values
+    for b in values:
+        assert np.allclose(joined["gradient"].sel(b=b), 3 * b * x**2)
+        assert np.allclose(joined["hessian"].sel(b=b), 6 * b * x[:, :, None] * np.eye(3))
+
+
+def test_jobs_get_gpus_of_their_own(slurm, tmp_path):
+    (tmp_path / "seen").mkdir()
+    text = f"from pathlib import Path\nSEEN = Path({str(tmp_path / 'seen')!r})\n" + MOODY.replace(
+        "    return f\n",
+        "    if ON_SLURM:\n        (SEEN / str(b)).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n    return f\n",
+    )
+    process = sweep(
+        tmp_path, slurm.environment, "5,6,7,8", "job=gradient", "hydra/launcher=slurm_gpu",
+        "hydra.launcher.cpus_per_task=1", "device=cpu",
+    )  # fmt: skip
+    (tmp_path / "moody.py").write_text(text)
+    code, said = finish(process)
+    assert code == 0, said
+    assert {path.read_text() for path in (tmp_path / "seen").iterdir()} <= {"0", "1"}
+    assert len(list((tmp_path / "seen").iterdir())) == 4
+
+
+def test_what_slurm_does_not_take(slurm, tmp_path):
+    code, said = finish(
+        sweep(
+            tmp_path, slurm.environment, "0,1", "job=gradient", "hydra.launcher.partition=nowhere"
+        )
+    )
+    assert code == 1
+    assert "error: Slurm does not take the job" in said
+    assert "2 waiting" in said
+    assert "Traceback" not in said
