@@ -27,11 +27,11 @@ from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options, Storage, Workers
+from pipeline.job import Job, Options, Workers
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
-from pipeline.store.compression import storage_faults
+from pipeline.store.compression import resolve_storage
 from pipeline.store.reader import Results, open_results
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
@@ -247,11 +247,7 @@ def _storage(keywords: RunKeywords) -> Storage:
     given = keywords.get("store", {})
     if "symmetric" in keywords:
         given = {**given, "symmetric": keywords["symmetric"]}
-    storage = Storage.of(given)
-    faults = storage_faults(storage)
-    if faults:
-        raise ConfigurationError(faults)
-    return storage
+    return resolve_storage(given)
 
 
 def _wrt(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.errors import PipelineError, StoreError, nearest
+from pipeline.errors import PipelineError, nearest
 from pipeline.settings import Schema, register_schema, to_job
 from pipeline.sweep import CURRENT
 
@@ -134,9 +134,6 @@ def _fail(error: BaseException, message: str, traced: bool) -> NoReturn:
         traceback.print_exception(error)
     hint = "" if traced else "\n(set HYDRA_FULL_ERROR=1 to see the traceback)"
     print(f"error: {message}{hint}", file=sys.stderr, flush=True)
-    if isinstance(error, StoreError):
-        sys.stdout.flush()
-        os._exit(1)  # HDF5 may crash when it closes, at exit, a file that could not be written
     sys.exit(1)
 
 

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     merging.add_argument("path", help="a result file, or the directory of a run")
     merging.add_argument("target", type=Path, help="the file to write")
+    merging.add_argument("--compression", help="none, gzip; default: as it is")
+    merging.add_argument("--level", type=int, help="of the compression; default: its own")
     merging.set_defaults(run=_consolidate)
     exporting = commands.add_parser("export", help="to NumPy, Zarr or CSV")
     exporting.add_argument("path", help="a result file, or the directory of a run")
@@ -54,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting.add_argument("--names", default="", help="datasets, as in x,hessian; default: all")
     exporting.add_argument("--points", default="", help="of a CSV, as in 0,5,10:20; default: all")
     exporting.set_defaults(run=_export)
+    for command in (showing, verifying, reporting, merging, exporting):
+        command.add_argument(
+            "--edited",
+            action="store_true",
+            help="open files that were changed since they were written",
+        )
     given = parser.parse_args(arguments)
     try:
         code: int = given.run(given)
@@ -72,7 +80,7 @@ def _show(given: argparse.Namespace) -> int:
     from pipeline.store.reader import open_results
     from pipeline.store.trust import readable
 
-    with open_results(given.path) as results, readable(results.account):
+    with open_results(given.path, edited=given.edited) as results, readable(results.account):
         account = facts(results)
         text = json.dumps(account, indent=2) if given.json else render(account)
     print(text)
@@ -87,7 +95,7 @@ def _report(given: argparse.Namespace) -> int:
         from pipeline.report.page import write_report
     except ImportError as error:
         raise PipelineError(f"{error}; install pipeline-derivatives[report]") from error
-    with open_results(given.path) as results:
+    with open_results(given.path, edited=given.edited) as results:
         target = given.target or results.account.with_name("report.html")
         points = select_points(given.points, len(results)) if given.points else ()
         write_report(results, target, points)
@@ -96,11 +104,14 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _consolidate(given: argparse.Namespace) -> int:
+    from pipeline.store.compression import resolve_storage
     from pipeline.store.consolidate import consolidate
     from pipeline.store.reader import open_results
 
-    with open_results(given.path) as results:
-        consolidate(results, given.target)
+    asked = {"compression": given.compression, "level": given.level}
+    storage = resolve_storage(asked) if given.compression else None
+    with open_results(given.path, edited=given.edited) as results:
+        consolidate(results, given.target, storage)
     print(
         f"{given.target}: {given.target.stat().st_size / 2**20:.1f} MiB, every checksum was right"
     )
@@ -113,7 +124,7 @@ def _export(given: argparse.Namespace) -> int:
 
     kind = given.to or given.target.suffix.removeprefix(".") or "npy"
     names = [name for name in given.names.split(",") if name]
-    with open_results(given.path) as results:
+    with open_results(given.path, edited=given.edited) as results:
         export(results, given.target, kind, names, given.points)
     print(given.target)
     return 0
@@ -122,7 +133,7 @@ def _export(given: argparse.Namespace) -> int:
 def _verify(given: argparse.Namespace) -> int:
     from pipeline.verification import verify
 
-    outcome = verify(given.path, given.plugins, given.points)
+    outcome = verify(given.path, given.plugins, given.points, edited=given.edited)
     for fact in outcome.facts:
         print(fact)
     for fault in outcome.faults:

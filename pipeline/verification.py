@@ -55,6 +55,8 @@ def verify(
     plugins: Sequence[str] = (),
     points: int = 16,
     function: Callable[[Tensor], Tensor] | None = None,
+    *,
+    edited: bool = False,
 ) -> Verification:
     """Check files and checksums, and compare stored derivatives with the reference.
 
@@ -63,6 +65,7 @@ def verify(
         plugins: Plugin files that define the function; by default those of the run.
         points: How many stored points are compared, spread over the whole result.
         function: What was differentiated, where it is no plugin's but was given as an object.
+        edited: Whether to open files that have been changed since they were written.
 
     Returns:
         What was found.
@@ -70,11 +73,12 @@ def verify(
     Raises:
         StoreError: There is nothing to open.
     """
-    with open_results(path) as results:
+    with open_results(path, edited=edited) as results:
         faults = check_files(results)
         facts = [f"{results.points} points in {len(results.files)} file(s)"]
         if not faults:
-            facts.append("every checksum is right")
+            seals = "no seal was asked for" if edited else "every seal is whole"
+            facts.append(f"every checksum is right, {seals}")
         with readable(results.account):
             identity = json.loads(results.provenance["identity_json"])
         if results.provenance.get("function_from") == "object" and not (function or plugins):

@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import xarray
 from conftest import MINE
+from store.sealing import resealed
 
 import pipeline
 from pipeline import results
@@ -54,7 +54,7 @@ def shards(run):
 
 
 def spoil(path, name, row, value):
-    with h5py.File(path, "r+") as file:
+    with resealed(path) as file:
         file[name][row] = value
 
 
@@ -70,7 +70,7 @@ def test_wrong_numbers_with_right_checksums_are_found_by_the_reference(run, caps
     path = run / "result.h5"
     spoil(path, "hessian", slice(None), 7.0)
     (fault,) = check_file(path)
-    with h5py.File(path, "r+") as file:
+    with resealed(path) as file:
         del file["checksums/hessian"]
         file["checksums/hessian"] = fault.split("got ")[1]
     assert check_file(path) == []
@@ -152,7 +152,7 @@ def test_the_same_derivative_under_two_names_is_compared(tmp_path, mine, capsys)
     stored.close()
     spoil(stored.path, "hessian", slice(None), 7.0)
     (fault,) = check_file(stored.path)
-    with h5py.File(stored.path, "r+") as file:
+    with resealed(stored.path) as file:
         del file["checksums/hessian"]
         file["checksums/hessian"] = fault.split("got ")[1]
     assert results.main(["verify", str(stored.path)]) == 1

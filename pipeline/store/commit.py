@@ -41,7 +41,7 @@ def committed(final: Path) -> Iterator[Path]:
         _publish(temporary, final)
         temporary.unlink(missing_ok=True)
         _sync(final.parent)
-    except (OSError, RuntimeError) as error:  # h5py raises the latter for a full disk, at close
+    except OSError as error:
         raise StoreError(
             f"cannot write {final}: {one_line(error)}; finished shards are safe: make room or mend the cause, "
             "then run the same command again"

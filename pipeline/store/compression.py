@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import h5py
+
+from pipeline.errors import ConfigurationError
 from pipeline.job import Storage
 
 CHUNK = 512 << 10  # bytes of a chunk: 256 KiB to 1 MiB are written and read fastest
@@ -29,6 +32,25 @@ def storage_faults(storage: Storage) -> list[str]:
     ]
 
 
+def resolve_storage(given: Mapping[str, Any]) -> Storage:
+    """Check how results are to lie on disk.
+
+    Args:
+        given: Fields of `pipeline.job.Storage`.
+
+    Returns:
+        The record.
+
+    Raises:
+        ConfigurationError: Something cannot be written as asked; lists every fault.
+    """
+    storage = Storage.of(given)
+    faults = storage_faults(storage)
+    if faults:
+        raise ConfigurationError(faults)
+    return storage
+
+
 def creation(shape: tuple[int, ...], itemsize: int, storage: Storage) -> dict[str, Any]:
     """Say how HDF5 is to store a dataset.
 
@@ -48,6 +70,20 @@ def creation(shape: tuple[int, ...], itemsize: int, storage: Storage) -> dict[st
         "compression": storage.compression,
         **level,
     }
+
+
+def storage_of(dataset: h5py.Dataset) -> Storage:
+    """Tell how a dataset lies on disk.
+
+    Args:
+        dataset: Of an open file.
+
+    Returns:
+        Its compression.
+    """
+    if dataset.compression is None:
+        return Storage()
+    return Storage(dataset.compression, dataset.compression_opts)
 
 
 def chunk_shape(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

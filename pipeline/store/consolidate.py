@@ -8,8 +8,10 @@ from pathlib import Path
 import h5py
 
 from pipeline.errors import StoreError
-from pipeline.store.commit import committed
+from pipeline.job import Storage
+from pipeline.store.compression import storage_of
 from pipeline.store.integrity import check_file
+from pipeline.store.new_file import NewFile, new_file
 from pipeline.store.reader import Results
 from pipeline.store.shard import ShardWriter
 from pipeline.store.trust import open_checked
@@ -17,12 +19,13 @@ from pipeline.store.trust import open_checked
 BLOCK = 16 << 20  # bytes copied at a time
 
 
-def consolidate(results: Results, target: Path) -> None:
+def consolidate(results: Results, target: Path, storage: Storage | None = None) -> None:
     """Copy a finished result into one file without virtual datasets, and check it on the way.
 
     Args:
         results: Open results.
         target: The file to write; never replaced.
+        storage: How its datasets are to lie on disk; None: as they do now.
 
     Raises:
         StoreError: The result is not finished, a checksum is wrong, or the target is in the way.
@@ -32,20 +35,24 @@ def consolidate(results: Results, target: Path) -> None:
         raise StoreError(f"{target} is in the way; choose another name or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        committed(target) as temporary,
-        h5py.File(temporary, "x") as copy,
+        new_file(target) as new,
         ThreadPoolExecutor(1) as summing,
         ThreadPoolExecutor(1) as checking,
     ):
-        with open_checked(results.account) as original:
-            _copy_structure(original, copy, results.stored)
-        writer = ShardWriter(copy, results.stored, summing)
-        faults = checking.map(check_file, results.files)
+        if storage is None:
+            with open_checked(results.files[0], results.edited) as first:
+                storage = storage_of(first[results.stored[0]])
+        for name in results.stored:
+            new.create(results[name].dataset, results.points, storage)
+        with open_checked(results.account, results.edited) as original:
+            _copy_structure(original, new, results.stored)
+        writer = ShardWriter(new, results.stored, summing)
+        faults = checking.map(lambda path: check_file(path, results.edited), results.files)
         for (start, stop), found in zip(results.present(), faults, strict=True):
             for fault in found:
                 raise StoreError(f"{fault}; what is consolidated has to be sound")
             _copy_rows(results, writer, start, stop)
-        writer.seal()
+        writer.finish()
 
 
 def require_finished(results: Results) -> None:
@@ -70,8 +77,9 @@ def require_finished(results: Results) -> None:
         )
 
 
-def _copy_structure(original: h5py.File, copy: h5py.File, rows: tuple[str, ...]) -> None:
+def _copy_structure(original: h5py.File, new: NewFile, rows: tuple[str, ...]) -> None:
     """Everything but the rows themselves and their checksums."""
+    copy = new.file
     copy.attrs.update(original.attrs)
     others = [name for name in original if name not in (*rows, "checksums")]
     for name in others:
@@ -79,8 +87,7 @@ def _copy_structure(original: h5py.File, copy: h5py.File, rows: tuple[str, ...])
         if "REFERENCE_LIST" in copy[name].attrs:  # of datasets in the other file
             del copy[name].attrs["REFERENCE_LIST"]
     for name in rows:
-        stored = original[name]
-        made = copy.create_dataset(name, shape=stored.shape, dtype=stored.dtype)
+        stored, made = original[name], copy[name]
         made.attrs.update({k: v for k, v in stored.attrs.items() if k != "DIMENSION_LIST"})
         for axis, dimension in enumerate(stored.dims):
             made.dims[axis].attach_scale(copy[dimension[0].name])

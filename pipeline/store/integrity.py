@@ -29,22 +29,23 @@ def check_files(results: Results) -> list[str]:
     """
     faults = [f"points {start} to {stop - 1} are missing" for start, stop in results.missing()]
     for path in results.files:
-        faults += check_file(path)
+        faults += check_file(path, results.edited)
     return faults
 
 
-def check_file(path: Path) -> list[str]:
+def check_file(path: Path, edited: bool = False) -> list[str]:
     """Read every dataset of one file and compare it with its checksum.
 
     Args:
         path: A shard, or a result that holds its rows itself.
+        edited: Whether it may have been changed since it was written, in anything but its rows.
 
     Returns:
         One sentence per fault.
     """
     faults = []
     try:
-        with open_checked(path) as file, readable(path):
+        with open_checked(path, edited) as file, readable(path):
             for name, expected in read_group(file, "checksums").items():
                 seen = f"crc32:{_checksum(file[name]):08x}"
                 if seen != expected:

@@ -70,27 +70,30 @@ class OpenFiles:
 
     A file that is given up closes when the last reader lets it go, so that several threads may
     read. HDF5 files are opened anew in a forked process.
+
+    Args:
+        edited: Whether the files may have been changed since they were written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, edited: bool = False) -> None:
+        self.edited = edited
         self.descriptor = lru_cache(MOST_OPEN)(Descriptor)
-        self._hdf5 = lru_cache(MOST_OPEN)(_open_hdf5)
+        self._hdf5 = lru_cache(MOST_OPEN)(self._open_hdf5)
 
     def hdf5(self, path: Path) -> h5py.File:
         """Open a file by HDF5, after every check."""
         return self._hdf5(path, os.getpid())
 
+    def _open_hdf5(self, path: Path, _process: int) -> h5py.File:
+        return open_checked(path, self.edited)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return OpenFiles, ()  # another process opens its own
+        return OpenFiles, (self.edited,)  # another process opens its own
 
     def close(self) -> None:
         """Close all files that nobody is reading."""
         self.descriptor.cache_clear()
         self._hdf5.cache_clear()
-
-
-def _open_hdf5(path: Path, _process: int) -> h5py.File:
-    return open_checked(path)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.store.layout import Dataset
 from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
+from pipeline.store.seal import require_seal
 
 HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
@@ -82,6 +83,8 @@ class Part:
         if checked is None or checked.stamp != descriptor.stamp:
             checked = _Checked(descriptor.stamp, {})
         if dataset.name not in checked.offsets:
+            if not self._files.edited:
+                require_seal(self.path)
             checked = self._checked = _look_into(self.path, self._content, dataset, checked)
         offset = checked.offsets[dataset.name]
         if offset is None:

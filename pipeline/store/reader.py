@@ -18,18 +18,22 @@ from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import HDF5_ERRORS, Content, Part, read_content
 from pipeline.store.results import Results
 from pipeline.store.run_directory import PLAN, RESULT, RunDirectory
+from pipeline.store.seal import require_seal
 from pipeline.store.trust import open_checked
 
 __all__ = ["Results", "open_results"]
 
 
-def open_results(path: str | Path) -> Results:
+def open_results(path: str | Path, *, edited: bool = False) -> Results:
     """Open the results of a run.
 
     A shard is checked when it is first read; that one is missing is said at once.
 
     Args:
         path: A result file, a shard, or the directory of a run, finished or not.
+        edited: Whether to open files that have been changed since they were written, whose seal is
+            gone or broken. Everything else is checked all the same; but where their structures are
+            damaged, HDF5 itself may crash.
 
     Returns:
         The results; nothing but metadata is read until it is asked for.
@@ -38,22 +42,24 @@ def open_results(path: str | Path) -> Results:
         StoreError: There is nothing to open, a part of it is missing, or it cannot be trusted.
     """
     place = Path(path).absolute()  # files are opened later, perhaps elsewhere
+    files = OpenFiles(edited)
     if not place.is_dir():
-        return _open_file(place)
+        return _open_file(place, files)
     if (place / RESULT).is_file():
-        return _open_file(place / RESULT)
+        return _open_file(place / RESULT, files)
     if not RunDirectory(place).finished_shards():
         raise StoreError(f"{place}: expected result.h5 or shards of a run, found neither")
-    return _open_shards(place, place, _planned_points(place))
+    return _open_shards(place, files, _planned_points(place))
 
 
-def _open_file(path: Path) -> Results:
+def _open_file(path: Path, files: OpenFiles) -> Results:
+    if not files.edited:
+        require_seal(path)
     whole = _virtual(path)
     if whole is not None:
-        return _open_shards(path, path.parent, whole.content.stop, whole)
-    with open_checked(path) as file:
+        return _open_shards(path, files, whole.content.stop, whole)
+    with open_checked(path, files.edited) as file:
         header = _header(file, path)
-    files = OpenFiles()
     part = Part(path, 0, header.content, files)
     return Results(path, part.stop, [part], header, path, files)
 
@@ -80,18 +86,17 @@ def _virtual(path: Path) -> _Whole | None:
         return None  # the checks say what is wrong with it
 
 
-def _open_shards(path: Path, folder: Path, points: int, whole: _Whole | None = None) -> Results:
+def _open_shards(path: Path, files: OpenFiles, points: int, whole: _Whole | None = None) -> Results:
     """Open the shards of a folder, of which all have to be there when they make a whole."""
-    shards = _Shards(path, RunDirectory(folder), points)
+    shards = _Shards(path, RunDirectory(path if whole is None else path.parent), points)
     first = shards.directory.shard(shards.present[0])
-    with open_checked(first) as file:
+    with open_checked(first, files.edited) as file:
         header = _header(file, first)
     rows = shards.rows(header.content)
     if whole is not None:
         shards.require_all(rows)
         header = replace(header, attrs=whole.attrs)
     run_id = header.content.run_id if whole is None else whole.content.run_id
-    files = OpenFiles()
     parts = [
         Part(
             shards.directory.shard(index),

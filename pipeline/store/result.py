@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.store.commit import committed
 from pipeline.store.evidence import gather
 from pipeline.store.integrity import check_file
 from pipeline.store.layout import (
@@ -20,7 +19,9 @@ from pipeline.store.layout import (
     write_group,
     write_root,
 )
+from pipeline.store.new_file import new_file
 from pipeline.store.shard import new_shard
+from pipeline.store.trust import open_checked
 
 SMALL = 64 << 20  # bytes up to which a result is one self-contained file
 
@@ -54,7 +55,7 @@ def _copy(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[str
         raise OSError(fault)
     with new_shard(path, layout, int(attrs["stop"]), attrs) as writer:
         for shard in shards:
-            with h5py.File(shard) as file:
+            with open_checked(shard) as file:
                 writer.append(
                     {dataset.name: file[dataset.name][()] for dataset in layout.datasets()}
                 )
@@ -66,7 +67,8 @@ def _virtual(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[
     points = int(attrs["stop"])
     lengths = [_length(shard) for shard in shards]
     stops = np.cumsum(lengths)
-    with committed(path) as temporary, h5py.File(temporary, "x") as file:
+    with new_file(path) as new:
+        file = new.file
         write_root(file, layout, attrs)
         create_dimensions(file, layout, points)
         for dataset in layout.datasets():
@@ -84,5 +86,5 @@ def _virtual(path: Path, layout: Layout, shards: Sequence[Path], attrs: Mapping[
 
 
 def _length(shard: Path) -> int:
-    with h5py.File(shard) as file:
+    with open_checked(shard) as file:
         return int(file.attrs["stop"]) - int(file.attrs["start"])

@@ -156,8 +156,13 @@ class Results:
         grid = self._group("grid")
         return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
 
+    @property
+    def edited(self) -> bool:
+        """Whether the files may have been changed since they were written."""
+        return self._files.edited
+
     def _group(self, name: str) -> dict[str, Any]:
-        with open_checked(self._account) as file, readable(self._account):
+        with open_checked(self._account, self.edited) as file, readable(self._account):
             return read_group(file, name)
 
     def missing(self) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.layout import Dataset
 from pipeline.store.selection import Positions, select, select_outer, take_outer
 
 
@@ -62,6 +63,11 @@ class RowArray(ABC):
         Returns:
             A new array, as long along every axis as there are positions.
         """
+
+    @property
+    def dataset(self) -> Dataset:
+        """The same as a record."""
+        return Dataset(self.name, self.shape[1:], self.dtype, self.dims, self.attrs)
 
     @property
     def row_bytes(self) -> int:

@@ -9,13 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
-from pipeline.store.commit import committed
-from pipeline.store.compression import creation
 from pipeline.store.layout import (
     Layout,
     create_dimensions,
@@ -23,6 +19,7 @@ from pipeline.store.layout import (
     write_group,
     write_root,
 )
+from pipeline.store.new_file import NewFile, new_file
 
 Rows = Mapping[str, NDArray[Any]]
 
@@ -31,13 +28,13 @@ class ShardWriter:
     """An open shard to which batches are appended in the order of their points.
 
     Args:
-        file: The open file, with all datasets created.
+        new: The open file, with all datasets created.
         names: Datasets with a row per point.
         summing: A thread in which checksums are taken while the rows are written.
     """
 
-    def __init__(self, file: h5py.File, names: Iterable[str], summing: Executor) -> None:
-        self._file, self._summing = file, summing
+    def __init__(self, new: NewFile, names: Iterable[str], summing: Executor) -> None:
+        self._new, self._summing = new, summing
         self._rows = 0
         self._checksums = dict.fromkeys(names, 0)
 
@@ -50,7 +47,7 @@ class ShardWriter:
         length = len(rows["status"])
         summing = self._summing.submit(self._sum, rows)
         for name, values in rows.items():
-            self._file[name].write_direct(values, dest_sel=np.s_[self._rows : self._rows + length])
+            self._new.write(name, self._rows, values)
         summing.result()
         self._rows += length
 
@@ -60,19 +57,19 @@ class ShardWriter:
 
     def describe(self, group: str, entries: Mapping[str, Any]) -> None:
         """Write a group of named values, such as the provenance."""
-        write_group(self._file, group, entries)
+        write_group(self._new.file, group, entries)
 
-    def seal(self) -> None:
+    def finish(self) -> None:
         """Write the checksums; nothing is appended afterwards.
 
         Raises:
             StoreError: Fewer rows were appended than the file has.
         """
-        expected = len(self._file["status"])
+        expected = len(self._new.file["status"])
         if self._rows != expected:
             raise StoreError(f"a shard of {expected} points was given {self._rows}; it is not kept")
         sums = {name: f"crc32:{value:08x}" for name, value in self._checksums.items()}
-        write_group(self._file, "checksums", sums)
+        write_group(self._new.file, "checksums", sums)
 
 
 @contextmanager
@@ -90,16 +87,14 @@ def new_shard(
     Yields:
         The writer.
     """
-    with committed(path) as temporary, h5py.File(temporary, "x") as file:
-        write_root(file, layout, attrs)
-        create_dimensions(file, layout, points)
+    with new_file(path) as new:
+        write_root(new.file, layout, attrs)
+        create_dimensions(new.file, layout, points)
         for dataset in layout.datasets():
-            shape, dtype = (points, *dataset.shape), dataset.dtype
-            stored = creation(shape, dtype.itemsize, layout.storage)
-            file.create_dataset(dataset.name, shape=shape, dtype=dtype, **stored)
-            describe_dataset(file, dataset)
+            new.create(dataset, points, layout.storage)
+            describe_dataset(new.file, dataset)
         with ThreadPoolExecutor(1, thread_name_prefix="checksums") as summing:
             names = [dataset.name for dataset in layout.datasets()]
-            writer = ShardWriter(file, names, summing)
+            writer = ShardWriter(new, names, summing)
             yield writer
-        writer.seal()
+        writer.finish()

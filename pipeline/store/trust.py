@@ -18,6 +18,7 @@ import h5py
 from pipeline.errors import StoreError, one_line
 from pipeline.store.layout import GROUPS, SCHEMA
 from pipeline.store.run_directory import SHARDS
+from pipeline.store.seal import require_seal
 
 ATTRIBUTES = ("schema", "title", "history", "run_id", "start", "stop")
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -29,11 +30,12 @@ REMEDY = "take it from a copy, or remove it and run the same command again"
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
 
-def open_checked(path: Path) -> h5py.File:
+def open_checked(path: Path, edited: bool = False) -> h5py.File:
     """Open a file that is of this schema, whole, and refers to nothing outside its own directory.
 
     Args:
         path: The file.
+        edited: Whether it may have been changed since it was written; HDF5 may then crash on it.
 
     Returns:
         The open file.
@@ -41,6 +43,8 @@ def open_checked(path: Path) -> h5py.File:
     Raises:
         StoreError: It cannot be read, has another schema, or cannot be trusted; it is closed.
     """
+    if not edited:
+        require_seal(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
+from store.sealing import resealed
 
 from pipeline.store import result as result_module
 from pipeline.store.evidence import CIRCUMSTANCES
@@ -80,7 +80,7 @@ def write_run(
 
 def chunk(path, layout):
     """Store a file's datasets compressed, as only HDF5 can read them."""
-    with h5py.File(path, "r+") as file:
+    with resealed(path) as file:
         for dataset in layout.datasets():
             array = file[dataset.name][()]
             del file[dataset.name]

@@ -279,14 +279,16 @@ def test_what_is_no_result_is_refused(tmp_path):
     with pytest.raises(StoreError, match="expected result.h5 or shards of a run, found neither"):
         open_results(tmp_path)
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="has no seal at its end"):
         open_results(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["schema"] = "something else"
+    with pytest.raises(StoreError, match="has no seal at its end.*something else"):
+        open_results(tmp_path / "other.h5")
     with pytest.raises(
         StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"
     ):
-        open_results(tmp_path / "other.h5")
+        open_results(tmp_path / "other.h5", edited=True)
 
 
 def test_temporaries_of_what_somebody_else_has_committed_are_removed(tmp_path):
