@@ -27,7 +27,7 @@ from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options, Workers
+from pipeline.job import Job, Options, Storage, Workers
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
