@@ -6,7 +6,7 @@ A page says ``<!-- generated: NAME -->`` where the part called NAME belongs.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import os
 import re
@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 NO_GROUPS = ("hydra", "__pycache__")
+HYDRA = (CONF / "hydra" / "launcher", CONF / "hydra" / "sweeper")
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[a-z][a-z_-]*):(?P<value>[^#\n]*)(?:#(?P<meaning>.*))?$")
 STATUS = {
     "missing": "not computed yet, or its shard is not there",
@@ -48,20 +49,20 @@ def configuration() -> str:
 
 def groups() -> str:
     """Every group of conf/, with the options of each of its files."""
-    folders = sorted(
-        path for path in CONF.iterdir() if path.is_dir() and path.name not in NO_GROUPS
-    )
-    return "\n\n".join(f"## {folder.name}\n\n{_group(folder)}" for folder in folders)
+    own = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in NO_GROUPS)
+    folders = [*own, *(folder for folder in HYDRA if folder.is_dir())]
+    parts = ((folder.relative_to(CONF).as_posix(), folder) for folder in folders)
+    return "\n\n".join(f"## {name}\n\n{_group(name, folder)}" for name, folder in parts)
 
 
-def _group(folder: Path) -> str:
+def _group(name: str, folder: Path) -> str:
     parts = []
     for path in sorted(folder.glob("*.yaml")):
         first, *lines = path.read_text().splitlines()
         said = [line for line in (first, *lines[:2]) if line.startswith("# ") and "@" not in line]
-        parts.append(f"### {folder.name}={path.stem}\n\n" + "\n".join(map(_sentence, said)))
+        parts.append(f"### {name}={path.stem}\n\n" + "\n".join(map(_sentence, said)))
         keys = [row for row in _keys(lines) if row[0] not in ("`name`", "`defaults`")]
-        if keys and folder.name != "experiment":
+        if keys and name != "experiment":
             parts.append(_table(("key", "default", "meaning"), keys))
     return "\n\n".join(parts)
 
