@@ -8,12 +8,12 @@ from pathlib import Path
 def _installed_packages_first() -> None:
     """Keep a folder of the user that happens to be called plugins or conf from hiding ours.
 
-    ``python -m`` puts the current directory first on the path; the user's own modules are found
-    through ``plugins=[./mine.py]``, whose folder is searched last.
+    ``python -m`` puts the current directory first on the path; it is searched last instead, for
+    what the user's own configuration names, such as callbacks of Hydra.
     """
     here, home = Path.cwd(), Path(__file__).resolve().parent.parent
     if sys.path and Path(sys.path[0] or ".").resolve() == here and here != home:
-        del sys.path[0]
+        sys.path.append(sys.path.pop(0))
 
 
 def _wait_without_spinning() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     """Prepare the process, then run: also what the command `pipeline` calls."""
     _wait_without_spinning()
     _installed_packages_first()
+    sys.argv[0] = "pipeline"  # the name that usage messages give
     from pipeline.cli import main as command_line
 
     command_line()

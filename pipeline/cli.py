@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.errors import PipelineError, nearest
-from pipeline.settings import Schema, register_schema, to_job
+from pipeline.complaints import spell
+from pipeline.errors import PipelineError
+from pipeline.settings import CONF, register_schema, to_job
 from pipeline.sweep import CURRENT
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.grids.base import Grid
     from pipeline.job import Job
 
-CONFIG = str(Path(__file__).resolve().parent.parent / "conf")
 STOPPED: list[PipelineError] = []
 
 
@@ -45,7 +42,8 @@ def execute(cfg: DictConfig) -> float:
     """Run one composed job and print what came out.
 
     Args:
-        cfg: Composed from conf/.
+        cfg: Composed from conf/, by ``python -m pipeline`` or, after `pipeline.settings.register_configs`,
+            by any other application of Hydra.
 
     Returns:
         Number of points whose derivatives are not finite: what a sweeper may minimise; NaN where
@@ -105,7 +103,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
     try:
         with _told_of_sweeps():
-            hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(task)()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         if STOPPED:
             raise STOPPED[0]
     except KeyboardInterrupt as stop:
@@ -114,7 +112,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (PipelineError, HydraException, OmegaConfBaseException) as error:
-        _fail(error, _spell(error), traced)
+        _fail(error, spell(error, sys.argv[1:]), traced)
     if any(sweep.bad for sweep in CURRENT.values()):
         sys.exit(1)
 
@@ -137,42 +135,16 @@ def _fail(error: BaseException, message: str, traced: bool) -> NoReturn:
     sys.exit(1)
 
 
-def _spell(error: Exception) -> str:
-    """Hydra's own errors, with the nearest key where a key is unknown."""
-    if isinstance(error, PipelineError):
-        return str(error)
-    text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
-    unknown = re.search(r"[Kk]ey '([^']+)' (?:is not in struct|not in 'Schema')", text)
-    if unknown is None:
-        return text.strip()
-    full = re.search(r"full_key: (\S+)", text)
-    key = full[1] if full else unknown[1]
-    return f"configuration key {key!r} is unknown. {nearest(unknown[1], _siblings(key))}"
-
-
-def _siblings(key: str) -> list[str]:
-    group, _, _ = key.rpartition(".")
-    if not group:
-        return [field.name for field in fields(Schema)] + ["experiment"]
-    options = re.findall(r"^([a-z_]+):", _group_text(group), flags=re.MULTILINE)
-    return sorted(set(options))
-
-
-def _group_text(group: str) -> str:
-    chosen = [word.split("=", 1)[1] for word in sys.argv if word.startswith(f"{group}=")]
-    folder = Path(CONFIG) / group
-    files = [folder / f"{name}.yaml" for name in chosen] or sorted(folder.glob("*.yaml"))
-    return "\n".join(file.read_text() for file in files if file.is_file())
-
-
 def _configuration_texts(cfg: DictConfig) -> dict[str, str]:
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
+    own = hydra_config.job.name == "pipeline"
+    program = ["python", "-m", "pipeline"] if own else [sys.argv[0]]
     return {
         "config.yaml": OmegaConf.to_yaml(cfg),
         "overrides.yaml": OmegaConf.to_yaml(overrides),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_config})),
-        "command": shlex.join(["python", "-m", "pipeline", *overrides]),
+        "command": shlex.join([*program, *overrides]),
     }
 
 

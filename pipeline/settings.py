@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pipeline.errors import ConfigurationError
 from pipeline.job import Job, Options, Storage, Workers
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = ("job", "grid", "device", "executor")
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -44,11 +47,38 @@ class Schema:
     explain: bool = False
 
 
-def register_schema() -> None:
-    """Make the schema known to Hydra, with ``function_params`` open for any name."""
+def register_schema(group: str | None = None) -> None:
+    """Make the schema known to Hydra, with ``function_params`` open for any name.
+
+    Args:
+        group: Config group that it is stored in, under the name ``schema``.
+    """
     node = OmegaConf.structured(Schema)
     OmegaConf.set_struct(node.function_params, False)
-    ConfigStore.instance().store("schema", node)
+    ConfigStore.instance().store("schema", node, group=group)
+
+
+def register_configs() -> None:
+    """Make ``pipeline/config`` and its groups known to Hydra, for the defaults list of any application.
+
+    An application that calls this writes ``- pipeline/config@derivatives`` in its defaults, gives
+    ``cfg.derivatives`` to `pipeline.cli.execute`, and takes ``pipeline/job@derivatives.job=gradient``
+    on its command line.
+    """
+    register_schema("pipeline")
+    store = ConfigStore.instance().store
+    for group in GROUPS:
+        for file in (CONF / group).glob("*.yaml"):
+            store(file.stem, OmegaConf.load(file), group=f"pipeline/{group}")
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    own = [item for item in config["defaults"] if item == "_self_" or _is_own(item)]
+    del config["hydra"]
+    store("config", {**config, "defaults": own}, group="pipeline")
+
+
+def _is_own(item: Any) -> bool:
+    """Whether an item of our defaults list makes sense inside another application."""
+    return item == "schema" or (isinstance(item, dict) and set(item) <= set(GROUPS))
 
 
 def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
@@ -68,6 +98,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
     if missing:
         raise ConfigurationError([f"{key} has no value; give {key}=…" for key in missing])
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    _require_keys(plain)
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
     executor = dict(plain["executor"])
     return Job(
@@ -96,6 +127,20 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         dry_run=plain["dry_run"] or plain["explain"],
         config=files or {},
     )
+
+
+def _require_keys(plain: Mapping[str, Any]) -> None:
+    """Refuse a configuration that has lost a key, such as by ``~function``."""
+    needed = dict.fromkeys(GROUPS, ("name",)) | {"job": ("name", "operators")}
+    lost = [field.name for field in fields(Schema) if field.name not in plain]
+    lost += [
+        f"{group}.{key}"
+        for group, keys in needed.items()
+        for key in keys
+        if group in plain and not (plain[group] or {}).get(key)
+    ]
+    if lost:
+        raise ConfigurationError([f"{key} has no value; give {key}=…" for key in lost])
 
 
 def _operators(value: Any) -> tuple[str, ...]:
