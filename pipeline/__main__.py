@@ -25,10 +25,15 @@ def _wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def main() -> None:
-    """Prepare the process, then run: also what the command `pipeline` calls."""
+def prepare_process() -> None:
+    """Set up what has to be before anything is imported."""
     _wait_without_spinning()
     _installed_packages_first()
+
+
+def main() -> None:
+    """Prepare the process, then run: also what the command `pipeline` calls."""
+    prepare_process()
     sys.argv[0] = "pipeline"  # the name that usage messages give
     from pipeline.cli import main as command_line
 

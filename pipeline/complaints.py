@@ -71,6 +71,8 @@ def _not_an_assignment(match: re.Match[str], text: str, words: Sequence[str]) ->
     word = match[1]
     homes = [group for group in _groups() if word in _options(group)]
     hint = f"did you mean {homes[0]}={word}?" if homes else "quote a value that holds spaces"
+    if word in KEYS:
+        hint = f"write {word}=…"
     return f"expected key=value, got {word!r}; {hint}"
 
 

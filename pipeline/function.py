@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigurationError, FunctionError
+from pipeline.errors import ConfigurationError, FunctionError, PluginError
 from pipeline.fingerprint import source_digest
 from pipeline.parameters import Parameter, parameters_of
 
@@ -110,8 +111,44 @@ class Function:
         return parameters_of(self.build, f"function {self.name!r}")
 
     def check(self) -> None:
-        """Read everything that can be wrong in the record itself: the types of its parameters."""
+        """Read everything that can be wrong in the record itself.
+
+        Raises:
+            PluginError: Something is; lists every fault.
+        """
+        faults = [
+            f"{name}= has to be {expected}, got {getattr(self, name)!r}"
+            for name, expected, fits in (
+                ("name", "letters, digits and _", re.fullmatch(r"[A-Za-z_]\w*", str(self.name))),
+                ("build", "the function that builds f from its parameters", callable(self.build)),
+                (
+                    "n",
+                    "a positive number, AnySize(…), or a function of the parameters",
+                    self._has_size(),
+                ),
+                (
+                    "output_shape",
+                    "(), (m,), or a function of n and the parameters",
+                    self._has_shape(),
+                ),
+                ("domain", "two ends, as in (-1.0, 1.0)", _length(self.domain) == 2),
+            )
+            if not fits
+        ]
+        if faults:
+            raise PluginError(f"function {self.name!r}: " + "; ".join(faults))
         _ = self.parameters
+
+    def _has_size(self) -> bool:
+        if isinstance(self.n, int):
+            return self.n >= 1 and not isinstance(self.n, bool)
+        return isinstance(self.n, AnySize) or callable(self.n)
+
+    def _has_shape(self) -> bool:
+        shape = self.output_shape
+        return callable(shape) or (
+            _length(shape) in (0, 1) and all(isinstance(m, int) for m in shape)
+        )
 
     def sizes(self, **parameters: Any) -> int | AnySize:
         """Give the input size that these parameters allow."""
@@ -141,7 +178,7 @@ class Function:
             yield
         except Exception as error:  # the plugin's own code may raise anything
             raise FunctionError(
-                f"{what} of function {self.name!r} cannot be found out for {dict(parameters)}: "
+                f"function {self.name!r}: its {what} raises with parameters {dict(parameters)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -149,6 +186,10 @@ class Function:
     def source_digest(self) -> str:
         """SHA-256 of the file that defines `build`: another source is another run."""
         return source_digest(self.build)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else -1
 
 
 @dataclass(frozen=True)
@@ -178,7 +219,7 @@ class BoundFunction:
         Raises:
             FunctionError: The builder refuses the parameters.
         """
-        with self.function.explained("the callable", self.parameters):
+        with self.function.explained("build", self.parameters):
             return self.function.build(**self.parameters)
 
 

@@ -42,7 +42,7 @@ def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]
         Options by name, in the order of the signature.
 
     Raises:
-        PluginError: An option lacks an annotation or a default.
+        PluginError: An option lacks an annotation or a default, or they do not fit.
     """
     try:
         signature = inspect.signature(build, eval_str=True)
@@ -62,9 +62,17 @@ def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]
         if entry.annotation is entry.empty or entry.default is entry.empty:
             raise PluginError(
                 f"{owner}: parameter {name!r} of its builder needs a type and a default, "
-                f"as in `{name}: float = 1.0`; found `{entry}`"
+                f"as in `{name}: float = 1.0`; found `{entry}` (build= takes the function that builds f, "
+                "such as build=build, and not f itself)"
             )
-        options[name] = Parameter(name, entry.annotation, entry.default)
+        try:
+            default = conform(entry.default, entry.annotation)
+        except TypeError as error:
+            raise PluginError(
+                f"{owner}: parameter {name!r} of its builder has the default {entry.default!r}, which is not "
+                f"{spell_type(entry.annotation)}; correct the default or the type"
+            ) from error
+        options[name] = Parameter(name, entry.annotation, default)
     return options
 
 
@@ -90,7 +98,7 @@ def bind(
         try:
             bound[name] = conform(value, options[name].annotation)
         except TypeError:
-            expected = _spell(options[name].annotation)
+            expected = spell_type(options[name].annotation)
             faults.append(
                 f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__})"
             )
@@ -121,13 +129,19 @@ def conform(value: Any, annotation: Any) -> Any:
         return _require(value, value in typing.get_args(annotation))
     if origin in (tuple, list):
         return _conform_sequence(value, annotation)
-    if annotation is None or annotation is type(None):
+    return _conform_plain(value, dict if origin is dict else annotation)
+
+
+def _conform_plain(value: Any, kind: Any) -> Any:
+    if kind is dict and isinstance(value, Mapping):
+        return dict(value)
+    if kind is None or kind is type(None):
         return _require(value, value is None)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) and annotation is not bool:
+    if isinstance(value, bool) and kind is not bool:
         raise TypeError
-    return _require(value, isinstance(value, annotation))
+    return _require(value, isinstance(value, kind))
 
 
 def _require(value: Any, condition: bool) -> Any:
@@ -155,14 +169,22 @@ def _conform_sequence(value: Any, annotation: Any) -> Any:
     return origin(conform(entry, arguments[0]) for entry in value)
 
 
-def _spell(annotation: Any) -> str:
+def spell_type(annotation: Any) -> str:
+    """Name a type as a user would.
+
+    Args:
+        annotation: Of a parameter.
+
+    Returns:
+        E.g. ``float or a list of float or null``.
+    """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(choice) for choice in arguments)
+        return " or ".join(spell_type(choice) for choice in arguments)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
     if origin in (tuple, list):
-        return f"a list of {_spell(arguments[0])}"
+        return f"a list of {spell_type(arguments[0])}"
     if annotation is type(None):
         return "null"
     return getattr(annotation, "__name__", str(annotation))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -33,12 +34,14 @@ class Registry:
         grids: Kinds of grids by name.
         failures: Plugin -> why it could not be loaded.
         hook: Caller of the observing hooks.
+        owners: Kind and name of a record -> the plugin that contributes it.
     """
 
     functions: Mapping[str, Function]
     grids: Mapping[str, GridKind]
     failures: Mapping[str, str] = field(default_factory=dict)
     hook: Any = None
+    owners: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -60,9 +63,10 @@ class Registry:
         manager.add_hookspecs(hookspecs)
         for owner, plugin in plugins.items():
             _register(manager, owner, plugin)
-        functions = _collect(manager, "pipeline_functions", Function)
-        grids = _collect(manager, "pipeline_grids", GridKind)
-        return cls(functions, grids, dict(failures or {}), manager.hook)
+        owners: dict[str, str] = {}
+        functions = _collect(manager, "pipeline_functions", Function, owners)
+        grids = _collect(manager, "pipeline_grids", GridKind, owners)
+        return cls(functions, grids, dict(failures or {}), manager.hook, owners)
 
     def function(self, name: str) -> Function:
         """Find a function by name.
@@ -125,7 +129,8 @@ def build_registry(files: Sequence[str] = (), own: Mapping[str, object] | None =
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         _load_entry(entry, plugins, failures)
     for file in files:
-        plugins[str(file)] = load_file(file)
+        plugins[str(file)] = module = load_file(file)
+        _require_hooks(str(file), module)
     return Registry.of(plugins, failures)
 
 
@@ -169,10 +174,23 @@ def load_file(file: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = f"; install {error.name} into this environment, or put it beside the file"
         raise PluginError(
-            f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}"
+            f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}{_line(error, path)}{hint}"
         ) from error
     return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in a file an error arose, where Python's own text does not say it."""
+    frames = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path)
+    ]
+    return f" (line {frames[-1]} of the file)" if frames else ""
 
 
 def _register(manager: pluggy.PluginManager, owner: str, plugin: object) -> None:
@@ -184,10 +202,29 @@ def _register(manager: pluggy.PluginManager, owner: str, plugin: object) -> None
         raise PluginError(f"plugin {owner!r}: {error}") from error
 
 
+def _require_hooks(file: str, module: ModuleType) -> None:
+    """Refuse a file that would be loaded for nothing."""
+    if any(_is_marked(member) for member in vars(module).values()):
+        return
+    found = [name for name in vars(module) if name.startswith("pipeline_")]
+    if set(found) & set(HOOK_NAMES):
+        return  # one that is not marked: that is said of any plugin
+    close = difflib.get_close_matches(found[0], HOOK_NAMES, n=1) if found else []
+    meant = f"{found[0]} is none; did you mean {close[0]}? " if close else ""
+    raise PluginError(
+        f"plugin {file!r} has no hook: {meant}write `@hookimpl` above `def pipeline_functions(): return "
+        "[Function(…)]`, or begin with python -m pipeline.catalog new my_function.py"
+    )
+
+
+def _is_marked(member: object) -> bool:
+    return getattr(member, "pipeline_impl", None) is not None
+
+
 def _check_hook_names(owner: str, plugin: object) -> None:
     for name in dir(plugin):
         member = getattr(plugin, name, None)
-        marked = getattr(member, "pipeline_impl", None) is not None
+        marked = _is_marked(member)
         if marked and name not in HOOK_NAMES:
             close = difflib.get_close_matches(name, HOOK_NAMES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(HOOK_NAMES)}"
@@ -199,24 +236,27 @@ def _check_hook_names(owner: str, plugin: object) -> None:
             )
 
 
-def _collect(manager: pluggy.PluginManager, hook: str, kind: type[Record]) -> dict[str, Any]:
+def _collect(
+    manager: pluggy.PluginManager, hook: str, kind: type[Record], owners: dict[str, str]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    owners: dict[str, str] = {}
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         owner = implementation.plugin_name
         for record in _call(implementation.function, owner, hook, kind):
-            if record.name in owners:
+            what = f"{kind.__name__.lower()} {record.name}"
+            if what in owners:
                 raise PluginError(
-                    f"{kind.__name__.lower()} {record.name!r} is contributed twice: by {owners[record.name]!r} "
+                    f"{kind.__name__.lower()} {record.name!r} is contributed twice: by {owners[what]!r} "
                     f"and by {owner!r}; rename one of them"
                 )
-            found[record.name], owners[record.name] = record, owner
+            found[record.name], owners[what] = record, owner
     return dict(sorted(found.items()))
 
 
 def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type[Record]) -> list[Any]:
     try:
-        records = list(contribute())
+        given = contribute()
+        records = [given] if given is None or isinstance(given, kind) else list(given)
     except Exception as error:  # the plugin's own code may raise anything
         raise PluginError(
             f"plugin {owner!r}: {hook} raised {type(error).__name__}: {error}"
@@ -224,7 +264,7 @@ def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type[Recor
     for record in records:
         if not isinstance(record, kind):
             raise PluginError(
-                f"plugin {owner!r}: {hook} has to return {kind.__name__} records, "
+                f"plugin {owner!r}: {hook} has to return a list of {kind.__name__} records, "
                 f"got {type(record).__name__} {record!r}"
             )
         record.check()

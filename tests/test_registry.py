@@ -108,11 +108,14 @@ class WrongArgument:
     [
         (Misspelt(), "there is no hook 'pipeline_function'; did you mean pipeline_functions"),
         (Unmarked(), "pipeline_functions is not marked as a hook; write @hookimpl"),
-        (WrongRecord(), "has to return Function records, got str 'bowl'"),
+        (WrongRecord(), "has to return a list of Function records, got str 'bowl'"),
         (Raising(), "pipeline_grids raised KeyError"),
         (WrongArgument(), "runn"),
         (contributing(Function("bowl", lambda a: a)), "parameter 'a' of its builder needs a type"),
-        (contributing(GridKind("g", simple)), "has to return Function records, got GridKind"),
+        (
+            contributing(GridKind("g", simple)),
+            "has to return a list of Function records, got GridKind",
+        ),
     ],
 )
 def test_plugins_that_break_the_contract(plugin, message):

@@ -95,10 +95,11 @@ class ProductGrid(Grid):
     parts: tuple[Axis, ...]
 
     def __post_init__(self) -> None:
-        total = math.prod(axis.count for axis in self.parts)
-        if total > MOST_POINTS:
+        digits = sum(math.log10(axis.count) for axis in self.parts)
+        # the product itself would take minutes where there are very many axes
+        if digits > 20 or math.prod(self.shape) > MOST_POINTS:
             raise GridError(
-                f"grid.count makes about 10^{math.log10(total):.0f} points in n = {self.n} inputs, "
+                f"grid.count makes about 10^{digits:.0f} points in n = {self.n} inputs, "
                 "at most 2^63 - 1 can be numbered; give fewer points per axis, or grid=sobol, "
                 "where grid.count is the number of all points"
             )

@@ -1,0 +1,213 @@
+"""Check a plugin file: every law of the conformance kit, with a verdict a newcomer understands."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+
+import torch
+
+from pipeline.errors import ConfigurationError, PipelineError, nearest
+from pipeline.function import Function
+from pipeline.registry import Registry, build_registry
+from pipeline.testing import Advice, FunctionTests
+
+OK, ADVICE, FAILED, SKIPPED = "ok", "advice", "FAILED", "skipped"
+FIRST = (
+    "test_keeps_shape_dtype_and_input",
+    "test_gives_the_same_twice",
+    "test_is_finite_in_its_domain",
+    "test_can_be_differentiated",
+    "test_finite_differences",
+)  # where one fails, all that follow would say the same
+SLOW_SECONDS = 0.01  # of one value: derivatives at a million points then take hours
+# what torch says, and what a plugin's author can do about it
+MEANINGS = {
+    r"numpy\(\) on Tensor that requires grad": "numpy ends differentiation; use torch.sin for np.sin",
+    r"[Ll]eaf Variable.*in-place|view of a leaf": (
+        "it writes into x; fill a new tensor (x.clone(), torch.stack)"
+    ),
+    r"modified by an inplace": "it overwrites a tensor that the derivative needs; make a new one",
+    r"must be Tensor, not float|only tensors can be converted|must be real number": (
+        "it mixes math functions with tensors; use torch.sin for math.sin"
+    ),
+    r"(one element tensors?|scalars) can be converted": (
+        "it uses float(), int() or math functions on a tensor; use torch operations"
+    ),
+    r"size of tensor|shapes cannot be multiplied|out of bounds|out of range|not enough values": (
+        "x is one point of shape (n,), not a batch (N, n): are n= and the indices right?"
+    ),
+    r"not implemented for|derivative for .* is not": (
+        "torch has no derivative for this operation; write it by others"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check.
+
+    Attributes:
+        outcome: ok, advice, FAILED or skipped.
+        what: The law.
+        why: What is wrong, and what to do.
+        seconds: How long it took.
+    """
+
+    outcome: str
+    what: str
+    why: Sequence[str] = ()
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        took = f"  ({self.seconds:.1f} s)" if self.seconds >= 1 else ""
+        lines = [line for reason in self.why for line in reason.splitlines()]
+        return "\n".join(
+            [f"  {self.outcome:8}{self.what}{took}", *(f"            {line}" for line in lines)]
+        )
+
+
+def check_plugin(file: str, name: str | None, n: int | None, tell: Callable[[str], None]) -> int:
+    """Run the conformance kit on everything that a plugin file contributes.
+
+    Args:
+        file: The file.
+        name: Only this one of its functions; None for all.
+        n: Number of inputs, for functions of any n; None for their own.
+        tell: Takes the text, line by line, as it becomes known.
+
+    Returns:
+        The number of failed checks.
+    """
+    tell(file)
+    verdicts: list[Verdict] = []
+
+    def note(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        tell(str(verdict))
+
+    registry = _load(file, note)
+    if registry is not None:
+        for record in _own(registry, file, name):
+            tell(f"function {record.name}")
+            for verdict in _judge(record, n):
+                note(verdict)
+        for kind in _contributed(registry, "gridkind", file):
+            note(Verdict(OK, f"grid {kind} is contributed; its options can be read"))
+    counts = [
+        sum(verdict.outcome == kind for verdict in verdicts)
+        for kind in (OK, ADVICE, FAILED, SKIPPED)
+    ]
+    tell("{} ok, {} with advice, {} failed, {} skipped".format(*counts))
+    return counts[2]
+
+
+def _load(file: str, note: Callable[[Verdict], None]) -> Registry | None:
+    what = "The file can be imported, and what it contributes can be read."
+    try:
+        registry = build_registry([file])
+    except PipelineError as error:
+        note(Verdict(FAILED, what, [str(error)]))
+        return None
+    note(Verdict(OK, what))
+    return registry
+
+
+def _contributed(registry: Registry, kind: str, file: str) -> list[str]:
+    return [
+        what.removeprefix(f"{kind} ")
+        for what, owner in registry.owners.items()
+        if owner == file and what.startswith(f"{kind} ")
+    ]
+
+
+def _own(registry: Registry, file: str, name: str | None) -> list[Function]:
+    names = _contributed(registry, "function", file)
+    if name is not None and name not in names:
+        raise ConfigurationError(
+            [f"{file} contributes no function {name!r}. {nearest(name, names)}"]
+        )
+    return [registry.functions[own] for own in names if name in (None, own)]
+
+
+def _judge(record: Function, n: int | None) -> Iterator[Verdict]:
+    case = type("Checked", (FunctionTests,), {"function": record, "n": n})()
+    built = _attempt("It can be built with its default parameters.", lambda: case.bound.f, record)
+    yield built
+    if built.outcome == FAILED:
+        return
+    yield _speed(case)
+    laws = [law for law in vars(FunctionTests) if law.startswith("test_")]
+    broken = False
+    for law in [*FIRST, *(law for law in laws if law not in FIRST)]:
+        method = getattr(case, law)
+        what = inspect.getdoc(method) or law
+        verdict = Verdict(SKIPPED, what) if broken else _attempt(what, method, record)
+        broken |= law in FIRST and verdict.outcome == FAILED
+        yield verdict
+
+
+def _attempt(what: str, law: Callable[[], object], record: Function) -> Verdict:
+    began = time.monotonic()
+    printed = StringIO()
+    with warnings.catch_warnings(record=True) as seen, redirect_stdout(printed):
+        warnings.simplefilter("always")
+        try:
+            law()
+        except Exception as error:  # the plugin's own code may raise anything
+            return Verdict(FAILED, what, [_explain(error, record)], time.monotonic() - began)
+    advice = [str(item.message) for item in seen if issubclass(item.category, Advice)]
+    if printed.getvalue():
+        advice.append("it prints at every call; take the print out")
+    advice = list(dict.fromkeys(advice))
+    outcome = ADVICE if advice else OK
+    return Verdict(outcome, what, advice, time.monotonic() - began)
+
+
+def _explain(error: Exception, record: Function) -> str:
+    if isinstance(error, AssertionError):
+        return str(error)
+    text = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+    meanings = [meaning for pattern, meaning in MEANINGS.items() if re.search(pattern, text)]
+    return "\n".join([f"{text}{_place(error, record)}", *meanings[:1]])
+
+
+def _place(error: BaseException, record: Function) -> str:
+    """The last line of the plugin's own file that the error came through."""
+    source = inspect.getsourcefile(record.build)
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == source:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f" (line {lines[-1]} of the file)" if lines else ""
+
+
+def _speed(case: FunctionTests) -> Verdict:
+    what = "One value takes little time."
+
+    def value() -> float:
+        began = time.perf_counter()
+        with torch.no_grad():
+            case.bound.f(case.points[0].clone())
+        return time.perf_counter() - began
+
+    verdict = _attempt(what, value, case.bound.function)
+    if verdict.outcome == FAILED:  # another law says it better
+        return Verdict(SKIPPED, what)
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seconds = min(value() for _ in range(2))
+    if seconds < SLOW_SECONDS:
+        return Verdict(OK, f"One value takes {seconds * 1e6:.0f} µs.")
+    reason = f"one value takes {seconds:.3g} s, so that a million take {seconds * 1e6 / 3600:.0f} hours; "
+    remedy = "do what does not depend on x once, in build, and write loops as operations on whole tensors"
+    return Verdict(ADVICE, what, [reason + remedy])
