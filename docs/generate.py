@@ -5,11 +5,10 @@ A page says ``<!-- generated: NAME -->`` where the part called NAME belongs.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,32 +88,23 @@ def _keys(lines: Iterable[str]) -> list[tuple[str, str, str]]:
 
 def commands() -> str:
     """The command lines of everything that is no Hydra application, as ``--help`` prints them."""
-    return "\n\n".join(
-        _help(module) for module in ("pipeline.results", "pipeline.catalog") if _there(module)
-    )
-
-
-def _there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    return "\n\n".join(map(_help, ("pipeline.results", "pipeline.catalog")))
 
 
 def _help(module: str) -> str:
     whole = _printed(module, "--help")
-    names = re.findall(r"^    ([a-z]+) ", whole, flags=re.MULTILINE)
     parts = [f"## python -m {module}", _fenced(whole)]
-    for name in names:
-        parts += [
-            f"### {module.removeprefix('pipeline.')} {name}",
-            _fenced(_printed(module, name, "--help")),
-        ]
+    for name in re.findall(r"^    ([a-z]+) ", whole, flags=re.MULTILINE):
+        title = f"### {module.removeprefix('pipeline.')} {name}"
+        parts += [title, _fenced(_printed(module, name, "--help"))]
     return "\n\n".join(parts)
 
 
-def _printed(module: str, *words: str) -> str:
-    os.environ["COLUMNS"] = "88"
-    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
-        importlib.import_module(module).main(list(words))
-    return printed.getvalue()
+def _printed(*words: str) -> str:
+    command, environment = [sys.executable, "-m", *words], {**os.environ, "COLUMNS": "88"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def functions() -> str:
