@@ -36,25 +36,27 @@ def require_plain(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
     Raises:
         RefusedError: It does.
     """
-    with _Watch() as watch:
-        require_own_derivatives(f, point)
+    x = point.detach().clone().requires_grad_()
+    with torch.enable_grad(), _Watch() as watch:
+        y = f(x)
     if watch.stopped:
         raise RefusedError(f"it stops gradients by {watch.stopped}")
+    _require_built_in(y)
 
 
 def require_own_derivatives(f: Callable[[Tensor], Tensor], point: Tensor) -> None:
     """Refuse a function that replaces torch's own derivative of some operation.
 
     Args:
-        f: Maps one point (n,) to a tensor.
+        f: Maps one point (n,) to a tensor; it may have a backward pass of its own.
         point: An example, (n,).
-
-    Raises:
-        RefusedError: It has a backward pass of its own.
     """
     x = point.detach().clone().requires_grad_()
     with torch.enable_grad():
-        y = f(x)
+        _require_built_in(f(x))
+
+
+def _require_built_in(y: Tensor) -> None:
     seen: set[Any] = set()
     waiting = [y.grad_fn]
     while waiting:
