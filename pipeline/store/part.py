@@ -65,10 +65,6 @@ class Part:
         self._content, self._files = content, files
         self._checked: _Checked | None = None
 
-    def is_checked(self, name: str) -> bool:
-        """Whether somebody has looked into the file for a dataset."""
-        return self._checked is not None and name in self._checked.offsets
-
     def reader(self, dataset: Dataset) -> Reader:
         """Look into the file, unless it has been done, and prepare to read.
 

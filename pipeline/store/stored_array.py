@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from operator import methodcaller
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
-from pipeline.store.ahead import read_ahead
 from pipeline.store.buffers import as_numpy
 from pipeline.store.layout import Dataset
-from pipeline.store.part import Part, Reader
+from pipeline.store.part import Part
 from pipeline.store.row_array import RowArray
 from pipeline.store.selection import Positions, flat_entries
 
 NEAR = 16 << 10  # bytes between two rows or entries that are read rather than skipped
 SCRATCH = 1 << 20  # bytes read at a time where not all of them are wanted; stays in the cache
-FEW = 3  # files that are not worth a thread of their own
+PIECE = 8 << 20  # bytes that a thread reads at a time
+THREADS = min(4, os.cpu_count() or 1)
 AT_ONCE = 1 << 20  # rows whose positions are held at a time
+Piece = tuple[Part, int, int]  # rows of a file, counted from the start of the result
 
 
 class StoredArray(RowArray):
@@ -55,18 +56,14 @@ class StoredArray(RowArray):
         shape = (stop - start, *self.shape[1:])
         block = np.empty(shape, self.dtype) if out is None else out
         memory = as_numpy(block, self.name, shape, self.dtype)
-        parts = self._parts[self._first(start) : bisect_left(self._starts, stop)]
-        done = start
         width = self._dataset.row_bytes // self.dtype.itemsize
-        with closing(_readers(parts, self._dataset)) as readers:
-            for part, read in zip(parts, readers, strict=False):
-                if part.start > done:
-                    break
-                high = min(stop, part.stop)
-                read((done - part.start) * width, memory[done - start : high - start])
-                done = high
-        if done < stop:
-            raise self._not_computed(done, f"{start}:{stop}")
+
+        def read(piece: Piece) -> None:
+            part, low, high = piece
+            fill = part.reader(self._dataset)
+            fill((low - part.start) * width, memory[low - start : high - start])
+
+        _do_all(read, self._pieces(start, stop))
         return block
 
     def read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
@@ -105,10 +102,19 @@ class StoredArray(RowArray):
                     raise self._not_computed(int(rows[middle]), f"{high - low} rows")
                 out[middle:high] = fill
 
-    def _first(self, row: int) -> int:
-        """Index of the first part that ends after a row."""
-        at = max(bisect_right(self._starts, row) - 1, 0)
-        return at if row < self._parts[at].stop else at + 1
+    def _pieces(self, start: int, stop: int) -> list[Piece]:
+        """Cut rows start … stop - 1 into pieces of one file each."""
+        rows = max(PIECE // max(self._dataset.row_bytes, 1), 1)
+        pieces, done = list[Piece](), start
+        for part in self._parts[max(bisect_right(self._starts, start) - 1, 0) :]:
+            if part.start > done or done >= stop:
+                break
+            end = min(part.stop, stop)
+            pieces += [(part, low, min(low + rows, end)) for low in range(done, end, rows)]
+            done = max(done, end)
+        if done < stop:
+            raise self._not_computed(done, f"{start}:{stop}")
+        return pieces
 
     def _not_computed(self, row: int, asked: str) -> StoreError:
         return StoreError(
@@ -117,10 +123,14 @@ class StoredArray(RowArray):
         )
 
 
-def _readers(parts: Sequence[Part], dataset: Dataset) -> Generator[Reader]:
-    """Look into the next files while one is being read: it takes as long as reading 2 MB."""
-    depth = FEW if len(parts) >= FEW and not parts[-1].is_checked(dataset.name) else 0
-    return read_ahead(methodcaller("reader", dataset), parts, depth)
+def _do_all(task: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
+    """Do a task for every piece; copying into new memory keeps more than one core busy."""
+    if len(pieces) == 1:
+        task(pieces[0])
+        return
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="reader") as threads:
+        for _ in threads.map(task, pieces):
+            pass
 
 
 def _numbers(rows: Positions) -> NDArray[np.int64]:
