@@ -15,7 +15,7 @@ from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluator import Candidate
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle
-from pipeline.autograd.request import Evaluate, RefusedError, Request
+from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
 from pipeline.autograd.routes import ROUTES, Route
 from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError
 from pipeline.job import Options
@@ -73,13 +73,13 @@ class Trial:
 
     draft: Draft
     evaluate: Evaluate
-    deviations: dict[int, Deviation]
+    deviations: dict[Key, Deviation]
     symmetry: float | None
     widths: tuple[int, ...]
 
     @property
     def error(self) -> float:
-        """Worst error against the reference, over all orders."""
+        """Worst error against the reference, over all that is asked for."""
         return max(deviation.error for deviation in self.deviations.values())
 
 
@@ -235,21 +235,23 @@ def _try(study: Study, draft: Draft) -> Trial:
 
 
 def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int]) -> Trial:
-    worst = dict.fromkeys(study.request.orders, AGREEMENT)
+    request = study.request
+    worst: dict[Key, Deviation] = dict.fromkeys(request.keys, AGREEMENT)
     for width in widths:
-        found = zip(study.request.orders, _at_width(evaluate, study.points, width), strict=True)
-        levels = [study.request.full(level, order) for order, level in found]
-        for order, deviation in study.oracle.compare(levels).items():
-            worst[order] = worst[order].worse(deviation)
-    symmetry = symmetry_residual(levels[-1], study.request.order)
+        found = zip(request.keys, _at_width(evaluate, study.points, width), strict=True)
+        levels = [request.full(level, key) for key, level in found]
+        for key, deviation in study.oracle.compare(levels).items():
+            worst[key] = worst[key].worse(deviation)
+    highest = dict(zip(request.keys, levels, strict=True)).get(request.whole_order)
+    symmetry = None if highest is None else symmetry_residual(highest, request.whole_order)
     return Trial(draft, evaluate, worst, symmetry, tuple(widths))
 
 
 def _require_agreement(trial: Trial, oracle: Oracle) -> None:
-    for order, deviation in trial.deviations.items():
+    for key, deviation in trial.deviations.items():
         if not deviation.excess <= 1:
             raise RefusedError(
-                f"order {order} differs from the reference ({oracle.reference}) by "
+                f"{spell_key(key)} differs from the reference ({oracle.reference}) by "
                 f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}"
             )
     if trial.symmetry is not None and trial.symmetry > oracle.most_asymmetry:

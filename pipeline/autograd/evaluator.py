@@ -13,8 +13,8 @@ from torch import Tensor
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.reverse import plain
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.errors import MemoryBudgetError, PipelineError
@@ -200,8 +200,8 @@ class Evaluator:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one point's result in each dataset."""
-        by_order = dict(zip(self._request.orders, self._request.shapes(), strict=True))
-        return {operator.dataset: by_order[operator.order] for operator in self.operators}
+        by_key = dict(zip(self._request.keys, self._request.shapes(), strict=True))
+        return {operator.dataset: by_key[operator.key] for operator in self.operators}
 
     def _kept(self, points: Tensor) -> dict[str, Tensor]:
         """Evaluate, and leave out repetitions that are none but for rounding."""
@@ -288,8 +288,8 @@ class Evaluator:
             levels = tuple(points.new_empty((0, *shape)) for shape in self._request.shapes())
         else:
             levels = self._calls.evaluate(points)
-        by_order = dict(zip(self._request.orders, levels, strict=True))
-        return {operator.dataset: by_order[operator.order] for operator in self.operators}
+        by_key = dict(zip(self._request.keys, levels, strict=True))
+        return {operator.dataset: by_key[operator.key] for operator in self.operators}
 
     def _attempt(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
         try:
@@ -302,10 +302,11 @@ class Evaluator:
     def _by_reference(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
         """Ask the reference about a point at which the route raised: it may be the route's own fault."""
         try:
-            levels = derivatives(*self._request.at(points[0]), self._request.order)
+            levels = plain(self._request, points[0])
         except Exception as error:  # the user's function may raise anything
             return {}, error.with_traceback(None)
-        named = {operator.dataset: levels[operator.order][None] for operator in self.operators}
+        by_key = dict(zip(self._request.keys, levels, strict=True))
+        named = {operator.dataset: by_key[operator.key][None] for operator in self.operators}
         log.warning("route %s raised at a point where the reference does not", self.plan.route)
         return named, None
 

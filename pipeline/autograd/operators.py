@@ -1,18 +1,27 @@
-"""Every operator through jvp and vjp: pure definitions for one point."""
+"""What can be asked for at every point: names, and what they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from pipeline.autograd.contractions import (
+    Across,
+    Along,
+    Contraction,
+    Diagonal,
+    Direction,
+    Divergence,
+)
+from pipeline.autograd.request import Key, Request
 from pipeline.errors import ConfigurationError, nearest
 
-Levels = tuple[Tensor, ...]
-OPERATORS = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
+WHOLE = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
+CONTRACTED = {
+    "jvp": 1, "vjp": 1, "hvp": 2, "hessian_diagonal": 2, "laplacian": 2, "divergence": 1,
+}  # fmt: skip
+OPERATORS = {**WHOLE, **CONTRACTED}
+ALONG = {"jvp": "tangent", "hvp": "tangent", "vjp": "cotangent"}
 HIGHEST_ORDER = 8
 SYMMETRIC = ("full", "packed")
 
@@ -22,14 +31,21 @@ class Operator:
     """What is asked per point.
 
     Attributes:
-        name: value, gradient, jacobian, hessian or derivative_k.
+        name: One of `OPERATORS`, or derivative_k.
         order: Number of times f is differentiated.
         packed: Only the distinct entries are kept: `pipeline.autograd.packing`.
+        contraction: Which sum of entries it is; None for the whole derivative.
     """
 
     name: str
     order: int
     packed: bool = False
+    contraction: Contraction | None = None
+
+    @property
+    def key(self) -> Key:
+        """What a request calls it."""
+        return self.order if self.contraction is None else self.contraction
 
     @property
     def dataset(self) -> str:
@@ -79,8 +95,90 @@ def resolve_operators(
         for name in wanted
     ]
     packed = symmetric == "packed"
-    chosen = [Operator(name, order, packed and order > 1) for name, order in named]
+    chosen = [
+        Operator(name, order, packed and order > 1 and name not in CONTRACTED)
+        for name, order in named
+    ]
     return tuple(dict.fromkeys(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """The directions that operators are taken along.
+
+    Attributes:
+        tangent: Of jvp and hvp, (n,).
+        cotangent: Of vjp, as many entries as there are outputs.
+    """
+
+    tangent: Direction | None = None
+    cotangent: Direction | None = None
+
+
+def contract(
+    operators: Sequence[Operator],
+    directions: Directions,
+    n: int,
+    output_shape: tuple[int, ...],
+) -> tuple[Operator, ...]:
+    """Say of those operators that are sums of entries which sums they are.
+
+    Args:
+        operators: As `resolve_operators` gives them.
+        directions: Along which they are taken.
+        n: Number of variables.
+        output_shape: () or (m,).
+
+    Returns:
+        The same operators.
+
+    Raises:
+        ConfigurationError: A direction is missing, or the function has no divergence.
+    """
+    names = [operator.name for operator in operators]
+    faults = [
+        f"{name} needs a {ALONG[name]}; give one by {ALONG[name]}=…"
+        for name in names
+        if name in ALONG and getattr(directions, ALONG[name]) is None
+    ]
+    if "divergence" in names and output_shape != (n,):
+        faults.append(
+            f"divergence needs as many outputs as variables: expected shape ({n},), got {output_shape}"
+        )
+    if faults:
+        raise ConfigurationError(faults)
+    return tuple(
+        replace(operator, contraction=_BUILD[operator.name](directions))
+        if operator.name in CONTRACTED
+        else operator
+        for operator in operators
+    )
+
+
+_BUILD: dict[str, Callable[[Directions], Contraction]] = {
+    "jvp": lambda given: Along(1, given.tangent or Direction()),
+    "hvp": lambda given: Along(2, given.tangent or Direction()),
+    "vjp": lambda given: Across(given.cotangent or Direction()),
+    "hessian_diagonal": lambda given: Diagonal(summed=False),
+    "laplacian": lambda given: Diagonal(summed=True),
+    "divergence": lambda given: Divergence(),
+}
+
+
+def asking(request: Request, operators: Sequence[Operator]) -> Request:
+    """Ask for these operators of the same function.
+
+    Args:
+        request: What is differentiated.
+        operators: With their contractions.
+
+    Returns:
+        The request; its keys are those of the operators.
+    """
+    keys = dict.fromkeys(operator.key for operator in operators)
+    wholes = sorted(key for key in keys if isinstance(key, int))
+    contractions = tuple(key for key in keys if isinstance(key, Contraction))
+    return replace(request, orders=tuple(wholes), contractions=contractions)
 
 
 def _known() -> list[str]:
@@ -99,88 +197,3 @@ def _faults(name: str, order: int | None, output_shape: tuple[int, ...]) -> list
             f"derivative needs an order from 1 to {HIGHEST_ORDER}, got {order}; give order=3, for example"
         ]
     return []
-
-
-def basis(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
-    """Rows of the identity matrix, never more than a chunk of them at a time.
-
-    Args:
-        size: Size of the identity.
-        chunk: Rows per block.
-        like: Gives dtype and device.
-
-    Yields:
-        Blocks of shape (c, size) with c <= chunk.
-    """
-    for start in range(0, size, chunk):
-        columns = torch.arange(size, device=like.device)
-        yield (columns == columns[start : start + chunk, None]).to(like.dtype)
-
-
-def differentiate(
-    f: Callable[[Tensor], Tensor], directions: Sequence[str], chunk: int
-) -> Callable[[Tensor], Levels]:
-    """All derivatives of f at one point in one pass.
-
-    Each level differentiates the last one, by forward mode (`jvp` along the columns of the
-    identity) or by reverse mode (`vjp` along its rows), and carries the lower levels along.
-
-    Args:
-        f: Maps (n,) to `output_shape`.
-        directions: fwd or rev for each level, **innermost first**.
-        chunk: Directions evaluated together at each level.
-
-    Returns:
-        A function from (n,) to f(x), Df(x), …, D^k f(x), where D^j f has shape
-        ``output_shape + (n,) * j``.
-    """
-
-    def value(x: Tensor) -> Levels:
-        return (f(x),)
-
-    levels: Callable[[Tensor], Levels] = value
-    for direction in directions:
-        levels = (_forward if direction == "fwd" else _reverse)(levels, chunk)
-    return levels
-
-
-def _split(levels: Callable[[Tensor], Levels]) -> Callable[[Tensor], tuple[Tensor, Levels]]:
-    def last_and_all(x: Tensor) -> tuple[Tensor, Levels]:
-        result = levels(x)
-        return result[-1], result
-
-    return last_and_all
-
-
-def _forward(levels: Callable[[Tensor], Levels], chunk: int) -> Callable[[Tensor], Levels]:
-    def differentiated(x: Tensor) -> Levels:
-        def column(tangent: Tensor) -> tuple[Tensor, Levels]:
-            result: tuple[Any, ...] = torch.func.jvp(_split(levels), (x,), (tangent,), has_aux=True)
-            return result[1], result[2]
-
-        columns: list[Tensor] = []
-        lower: Levels = ()
-        for tangents in basis(x.shape[0], chunk, x):
-            # out_dims=None is refused inside an outer vmap, and out_dims=-1 fails for a constant;
-            # along dimension 0 whatever does not depend on the tangent is an expanded view
-            block, repeated = torch.func.vmap(column)(tangents)
-            columns.append(block)
-            lower = tuple(level[0] for level in repeated)
-        return (*lower, torch.cat(columns).movedim(0, -1))
-
-    return differentiated
-
-
-def _reverse(levels: Callable[[Tensor], Levels], chunk: int) -> Callable[[Tensor], Levels]:
-    def differentiated(x: Tensor) -> Levels:
-        result: tuple[Any, ...] = torch.func.vjp(_split(levels), x, has_aux=True)
-        last, pull, lower = result
-        if last.ndim == 0:
-            return (*lower, pull(torch.ones_like(last))[0])
-        rows = [
-            torch.func.vmap(pull)(cotangents.reshape(-1, *last.shape))[0]
-            for cotangents in basis(last.numel(), chunk, last)
-        ]
-        return (*lower, torch.cat(rows).reshape(last.shape + x.shape))
-
-    return differentiated

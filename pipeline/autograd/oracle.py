@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.certificate import symmetry_residual
+from pipeline.autograd.contractions import Contraction, OnPoint, alone
 from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
-from pipeline.autograd.request import Request
+from pipeline.autograd.request import Key, Request
 from pipeline.errors import FunctionError
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -54,21 +55,22 @@ class View:
     weights: Tensor | None
     vectors: tuple[Tensor, ...]
 
-    def of(self, row: Tensor, order: int) -> Tensor:
+    def of(self, row: Tensor, key: Key) -> Tensor:
         """Look at one point's derivative.
 
         Args:
-            row: Shape ``output_shape + (n,) * order``.
-            order: Its order.
+            row: Shape ``output_shape + (n,) * order``, or that of a contraction.
+            key: Its order, or the contraction.
 
         Returns:
-            The derivative itself, or its contraction, of shape () at order 0 and (n,) above.
+            The derivative itself, or its contraction with random directions, of shape () at order 0
+            and (n,) above; what is a contraction already stays as it is.
         """
-        if self.weights is None:
+        if self.weights is None or isinstance(key, Contraction):
             return row
         dims = self.weights.ndim
         row = torch.tensordot(self.weights.to(row), row, dims=dims) if dims else self.weights * row
-        for vector in self.vectors[: max(order - 1, 0)]:
+        for vector in self.vectors[: max(key - 1, 0)]:
             row = torch.tensordot(vector.to(row), row, dims=1)
         return row
 
@@ -80,20 +82,38 @@ class View:
             step: (n,), how far beside the point the variables are; None: at the point.
 
         Returns:
-            Per order asked for, in float64.
+            Per key asked for, in float64.
         """
-        request = self.request
-        g, z = request.at(point)
+        g, z = self.request.at(point)
         z = z if step is None else z + step
-        if self.weights is None:
-            levels = derivatives(g, z, request.order)
-            return [levels[order].to(torch.float64) for order in request.orders]
-        views = []
-        for order in request.orders:
+        found = self._entries(g, z, point) if self.weights is None else self._views(g, z, point)
+        return [view.to(torch.float64) for view in found]
+
+    def magnitudes(self, point: Tensor) -> list[float]:
+        """Largest sum of the sizes of the terms, for each contraction; 0 where it is not known."""
+        if self.weights is not None or not self.request.contractions:
+            return [0.0 for _ in self.request.keys]
+        g, z = self.request.at(point)
+        levels = derivatives(g, z, self.request.order)
+        sums = (item.magnitude(levels[item.order], point) for item in self.request.contractions)
+        sizes = [float(each.max()) for each in sums]
+        known = [size if size < float("inf") else 0.0 for size in sizes]
+        return [*(0.0 for _ in self.request.orders), *known]
+
+    def _entries(self, g: OnPoint, z: Tensor, point: Tensor) -> list[Tensor]:
+        request = self.request
+        levels = derivatives(g, z, request.order)
+        contracted = [item.of(levels[item.order], point) for item in request.contractions]
+        return [*(levels[order] for order in request.orders), *contracted]
+
+    def _views(self, g: OnPoint, z: Tensor, point: Tensor) -> list[Tensor]:
+        assert self.weights is not None
+        weights, views = self.weights.to(point), []
+        for order in self.request.orders:
             vectors = [vector.to(point) for vector in self.vectors[: max(order - 1, 0)]]
-            value, gradient = directional(g, z, self.weights.to(point), vectors)
-            views.append((gradient if order else value).to(torch.float64))
-        return views
+            value, gradient = directional(g, z, weights, vectors)
+            views.append(gradient if order else value)
+        return [*views, *(alone(item, g, z, point) for item in self.request.contractions)]
 
 
 @dataclass(frozen=True)
@@ -103,8 +123,10 @@ class Oracle:
     Attributes:
         view: What is compared.
         reference: What the reference is, in words.
-        expected: Per point, per order asked for, the reference.
-        sensitivity: Per point and order, max|dR| / (|dx| / max|x|): the condition of the derivative.
+        expected: Per point, per key asked for, the reference.
+        magnitudes: Per point and key, what rounding is relative to where it is not the reference
+            itself: of contractions, whose terms may cancel.
+        sensitivity: Per point and key, max|dR| / (|dx| / max|x|): the condition of the derivative.
         epsilon: Unit of rounding at the job's precision.
         rounding: Error of the reference itself at the job's precision, where that is not float64.
         tolerance: Largest normwise error that is no disagreement.
@@ -113,26 +135,27 @@ class Oracle:
     view: View
     reference: str
     expected: Sequence[Sequence[Tensor]]
+    magnitudes: Sequence[Sequence[float]]
     sensitivity: Sequence[Sequence[float]]
     epsilon: float
     rounding: float | None
     tolerance: float
 
-    def compare(self, levels: Sequence[Tensor]) -> dict[int, Deviation]:
+    def compare(self, levels: Sequence[Tensor]) -> dict[Key, Deviation]:
         """Compare a batch with the reference.
 
         Args:
-            levels: Per order asked for, (B, …): point b of the batch is point b mod P.
+            levels: Per key asked for, (B, …): point b of the batch is point b mod P.
 
         Returns:
-            Order -> worst deviation over the batch.
+            Key -> worst deviation over the batch.
         """
-        worst = dict.fromkeys(self.view.request.orders, AGREEMENT)
-        for position, order in enumerate(self.view.request.orders):
-            look = torch.func.vmap(partial(self.view.of, order=order))
+        worst: dict[Key, Deviation] = dict.fromkeys(self.view.request.keys, AGREEMENT)
+        for position, key in enumerate(self.view.request.keys):
+            look = torch.func.vmap(partial(self.view.of, key=key))
             for point in range(min(len(self.expected), len(levels[position]))):
                 rows = levels[position][point :: len(self.expected)].to(torch.float64)
-                worst[order] = worst[order].worse(self._deviation(look(rows), point, position))
+                worst[key] = worst[key].worse(self._deviation(look(rows), point, position))
         return worst
 
     def asymmetry(self) -> tuple[str, ...]:
@@ -141,10 +164,10 @@ class Oracle:
         Returns:
             A sentence, or nothing; large results are only seen contracted, and not checked here.
         """
-        order = self.view.request.order
+        order = self.view.request.whole_order
         if order < 2 or self.view.weights is not None:
             return ()
-        residuals = [symmetry_residual(rows[-1][None], order) for rows in self.expected]
+        residuals = [symmetry_residual(rows[self._last][None], order) for rows in self.expected]
         worst = max((residual for residual in residuals if residual is not None), default=0.0)
         if worst <= self.most_asymmetry:
             return ()
@@ -153,15 +176,22 @@ class Oracle:
     @property
     def most_asymmetry(self) -> float:
         """Largest symmetry residual that can be rounding."""
-        sizes = [float(rows[-1].nan_to_num(0, 0, 0).abs().max()) for rows in self.expected]
+        last = self._last
+        sizes = [float(rows[last].nan_to_num(0, 0, 0).abs().max()) for rows in self.expected]
         pairs = zip(self.sensitivity, sizes, strict=True)
-        condition = max((change[-1] / size for change, size in pairs if size > 0), default=0.0)
+        condition = max((change[last] / size for change, size in pairs if size > 0), default=0.0)
         return 10 * self.tolerance + 64 * self.epsilon * condition
+
+    @property
+    def _last(self) -> int:
+        """Where the whole derivative of the highest order stands."""
+        return max(len(self.view.request.orders) - 1, 0)
 
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
         slack = 64 * self.epsilon * change
         size, difference = _size_and_difference(seen, self.expected[point][position])
+        size = max(size, self.magnitudes[point][position])
         if difference == 0:
             return AGREEMENT
         error = difference / (size if size > 1000 * slack else max(size, change, TINY))
@@ -197,7 +227,8 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     words += "" if view.weights is None else ", contracted with random directions"
     tolerance = max(TOLERANCE[points.dtype], 10 * (rounding or 0.0))
     epsilon = torch.finfo(points.dtype).eps
-    return Oracle(view, words, expected, sensitivity, epsilon, rounding, tolerance)
+    magnitudes = [view.magnitudes(point.to(dtype)) for point in points]
+    return Oracle(view, words, expected, magnitudes, sensitivity, epsilon, rounding, tolerance)
 
 
 def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,10 +12,10 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.evaluator import Calls, Evaluator, Plan
-from pipeline.autograd.function_probe import probe
+from pipeline.autograd.function_probe import Probe, probe
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.module_function import as_function
-from pipeline.autograd.operators import Operator, resolve_operators
+from pipeline.autograd.operators import Directions, Operator, asking, contract, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
@@ -40,6 +40,7 @@ class Asked:
         output_shape: Output shape that f has to have; None if any will do.
         variable: What f is differentiated with respect to.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
+        directions: What jvp, vjp and hvp are taken along.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -49,6 +50,7 @@ class Asked:
     output_shape: tuple[int, ...] | None = None
     variable: Variable = WHOLE
     symmetric: str = "full"
+    directions: Directions = field(default_factory=Directions)
 
 
 def ask(
@@ -144,10 +146,7 @@ def prepare(
         DisagreementError: No route agrees with the oracles.
     """
     seen = probe(asked.f, points, asked.output_shape, asked.name)
-    operators = resolve_operators(asked.operators, asked.order, seen.output_shape, asked.symmetric)
-    orders = tuple(sorted({operator.order for operator in operators}))
-    packed = asked.symmetric == "packed"
-    request = Request(asked.f, seen.points[0], seen.output_shape, orders, asked.variable, packed)
+    request, operators = _request(asked, seen)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
@@ -177,6 +176,14 @@ def prepare(
     return Evaluator(calls, request, operators, plan, certificate)
 
 
+def _request(asked: Asked, seen: Probe) -> tuple[Request, tuple[Operator, ...]]:
+    shape, packed = seen.output_shape, asked.symmetric == "packed"
+    named = resolve_operators(asked.operators, asked.order, shape, asked.symmetric)
+    request = Request(asked.f, seen.points[0], shape, (), asked.variable, packed)
+    operators = contract(named, asked.directions, request.n, shape)
+    return asking(request, operators), operators
+
+
 def _certify(
     trial: Trial,
     oracle: Oracle,
@@ -190,7 +197,7 @@ def _certify(
         points_checked=len(oracle.expected),
         widths_checked=trial.widths,
         reference=oracle.reference,
-        reference_error={item.name: trial.deviations[item.order].error for item in operators},
+        reference_error={item.name: trial.deviations[item.key].error for item in operators},
         rounding_error=oracle.rounding,
         symmetry_residual=trial.symmetry,
         forward_reverse_residual=checks.forward.residual,

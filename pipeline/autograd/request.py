@@ -8,10 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.autograd.contractions import Contraction
 from pipeline.autograd.packing import pack, packed_size, unpack
 from pipeline.autograd.variable import WHOLE, OnPoint, Variable
 
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
+Key = int | Contraction  # order of a whole derivative, or a sum over its entries
+
+
+def order_of(key: Key) -> int:
+    """How often the function is differentiated for it."""
+    return key if isinstance(key, int) else key.order
+
+
+def spell_key(key: Key) -> str:
+    """A key in words."""
+    return f"order {key}" if isinstance(key, int) else str(key)
 
 
 class RefusedError(Exception):
@@ -26,10 +38,11 @@ class Request:
         f: Maps one point (d,) to `output_shape`. What is differentiated is not f, but what `at` gives.
         example: One point, (d,), of the dtype and on the device of all points.
         output_shape: () or (m,).
-        orders: Orders asked for, ascending, each once.
+        orders: Orders of whole derivatives asked for, ascending, each once.
         variable: What f is differentiated with respect to.
         packed: Orders from 2 on are kept without their repetitions: a route that calculates only
             distinct entries gives these, `pipeline.autograd.packing`; the others give all.
+        contractions: Sums over entries of derivatives asked for.
     """
 
     f: OnPoint
@@ -38,6 +51,7 @@ class Request:
     orders: tuple[int, ...]
     variable: Variable = WHOLE
     packed: bool = False
+    contractions: tuple[Contraction, ...] = ()
 
     def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Give what is differentiated at a point.
@@ -70,9 +84,23 @@ class Request:
         return self.variable.size(len(self.example))
 
     @property
+    def keys(self) -> tuple[Key, ...]:
+        """Everything asked for, in the order in which routes give it."""
+        return (*self.orders, *self.contractions)
+
+    @property
     def order(self) -> int:
-        """Highest order k."""
-        return self.orders[-1]
+        """Highest order k, of anything."""
+        return max(order_of(key) for key in self.keys)
+
+    @property
+    def whole_order(self) -> int:
+        """Highest order of a whole derivative; 0 where there is none."""
+        return max(self.orders, default=0)
+
+    def has_whole(self, contraction: Contraction) -> bool:
+        """Whether the derivative that is contracted is asked for as a whole."""
+        return contraction.order in self.orders
 
     @property
     def m(self) -> int:
@@ -85,40 +113,46 @@ class Request:
         return max(self.n, self.m * int(self.n ** max(self.order - 1, 0)))
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of what is kept of one point for each order asked for."""
-        return tuple(self.output_shape + self._inputs(order) for order in self.orders)
+        """Shape of what is kept of one point, for each key."""
+        wholes = [self.output_shape + self._inputs(order) for order in self.orders]
+        return (*wholes, *(item.shape(self.n, self.output_shape) for item in self.contractions))
 
     def _inputs(self, order: int) -> tuple[int, ...]:
         if self.packed and order > 1:
             return (packed_size(self.n, order),)
         return (self.n,) * order
 
-    def _is_packed(self, level: Tensor, order: int) -> bool:
+    def _is_packed(self, level: Tensor, key: Key) -> bool:
         """Whether a level (B, *output_shape, …) of an order is without its repetitions."""
-        return order > 1 and level.ndim == 2 + len(self.output_shape)
+        return isinstance(key, int) and key > 1 and level.ndim == 2 + len(self.output_shape)
 
-    def keep(self, level: Tensor, order: int) -> Tensor:
+    def keep(self, level: Tensor, key: Key) -> Tensor:
         """Leave out what is not kept.
 
         Args:
-            level: (B, *output_shape) + (n,) * order, or what is kept of it.
-            order: Its order.
+            level: (B, *output_shape) + (n,) * order, or what is kept of it; or a contraction.
+            key: Its order, or the contraction.
 
         Returns:
             What is kept, (B, …).
         """
-        if not self.packed or order < 2 or self._is_packed(level, order):
+        if (
+            isinstance(key, Contraction)
+            or not self.packed
+            or key < 2
+            or self._is_packed(level, key)
+        ):
             return level
-        return pack(level, order)
+        return pack(level, key)
 
-    def full(self, level: Tensor, order: int) -> Tensor:
+    def full(self, level: Tensor, key: Key) -> Tensor:
         """Fill in what is not kept.
 
         Args:
-            level: (B, *output_shape) + (n,) * order, or what is kept of it.
-            order: Its order.
+            level: (B, *output_shape) + (n,) * order, or what is kept of it; or a contraction.
+            key: Its order, or the contraction.
 
         Returns:
-            (B, *output_shape) + (n,) * order.
+            (B, *output_shape) + (n,) * order; a contraction as it is.
         """
-        return unpack(level, order) if self._is_packed(level, order) else level
+        return unpack(level, order_of(key)) if self._is_packed(level, key) else level

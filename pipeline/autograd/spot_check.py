@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pipeline.autograd.certificate import Certificate
-from pipeline.autograd.operators import Operator
+from pipeline.autograd.operators import Operator, asking
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.request import Request
 from pipeline.errors import DisagreementError, FunctionError
@@ -85,16 +85,15 @@ def spot_check(
     Returns:
         The outcome.
     """
-    orders = tuple(sorted({operator.order for operator in operators}))
-    request = replace(request, orders=orders)
+    request = asking(request, operators)
     try:
         oracle = build_oracle(request, point[None], seed)
     except FunctionError as error:
         unknown = {operator.name: float("inf") for operator in operators}
         return SpotCheck(unknown, (str(error),))
-    by_order = {item.order: request.full(row[item.dataset][None], item.order) for item in operators}
-    deviations = oracle.compare([by_order[order] for order in orders])
-    seen = {operator.name: deviations[operator.order] for operator in operators}
+    by_key = {item.key: request.full(row[item.dataset][None], item.key) for item in operators}
+    deviations = oracle.compare([by_key[key] for key in request.keys])
+    seen = {operator.name: deviations[operator.key] for operator in operators}
     wrong = tuple(
         f"{name} differs from the reference by {deviation.error:.1e} relative"
         for name, deviation in seen.items()

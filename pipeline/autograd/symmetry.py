@@ -44,7 +44,7 @@ def pack_symmetric(
     kept, suspects = dict[str, Tensor](), dict[int, dict[str, Tensor]]()
     for operator in operators:
         level = datasets[operator.dataset]
-        kept[operator.dataset] = request.keep(level, operator.order)
+        kept[operator.dataset] = request.keep(level, operator.key)
         if kept[operator.dataset] is level or level.numel() == 0:
             continue
         residuals = asymmetry(level, operator.order).nan_to_num(0.0)

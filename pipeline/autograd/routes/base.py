@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pipeline.autograd.cost import Cost
-from pipeline.autograd.operators import Levels, differentiate
+from pipeline.autograd.differentiation import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import ConfigurationError
 
@@ -95,20 +95,28 @@ class Route(ABC):
 def one_point(
     request: Request, directions: tuple[str, ...], chunk: int
 ) -> Callable[[Tensor], Levels]:
-    """All derivatives at one point in one pass, by torch.func.
+    """What is asked for at one point, by torch.func.
 
     Args:
-        request: What is evaluated; all orders up to its highest.
+        request: What is evaluated.
         directions: fwd or rev for each level, innermost first.
         chunk: Directions evaluated together at each level.
 
     Returns:
-        A function from a point (d,) to what `pipeline.autograd.operators.differentiate` gives.
+        A function from a point (d,) to what `Request.keys` says.
     """
 
     def evaluate(point: Tensor) -> Levels:
         g, z = request.at(point)
-        return differentiate(g, directions, chunk)(z)
+        wholes = directions[: request.whole_order]
+        levels = differentiate(g, wholes, chunk)(z) if request.orders else ()
+        contracted = [
+            item.of(levels[item.order], point)
+            if request.has_whole(item)
+            else item.transformed(g, z, point, directions, chunk)
+            for item in request.contractions
+        ]
+        return (*(levels[order] for order in request.orders), *contracted)
 
     return evaluate
 

@@ -109,13 +109,8 @@ class CompiledRoute(Route):
 
 
 def _operator(request: Request, mode: str, chunk: int) -> Evaluate:
-    evaluate = one_point(request, parse_mode(mode, request.order), chunk)
-
-    def operator(points: Tensor) -> tuple[Tensor, ...]:
-        levels = torch.func.vmap(evaluate)(points)
-        return tuple(levels[order] for order in request.orders)
-
-    return operator
+    evaluate: Evaluate = torch.func.vmap(one_point(request, parse_mode(mode, request.order), chunk))
+    return evaluate
 
 
 def _trace(request: Request, mode: str, batch: int) -> GraphModule:

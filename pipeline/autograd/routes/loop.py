@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.cost import Cost, count_loop
-from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.reverse import plain
 from pipeline.autograd.routes.base import Route, spell_mode
 
 
@@ -49,7 +49,7 @@ class LoopRoute(Route):
         """
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-            rows = [derivatives(*request.at(point), request.order) for point in points]
-            return tuple(torch.stack([row[order] for row in rows]) for order in request.orders)
+            rows = [plain(request, point) for point in points]
+            return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
         return evaluate

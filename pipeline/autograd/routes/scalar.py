@@ -93,9 +93,9 @@ class ScalarRoute(Route):
             if not kernel(inputs, levels, flags):
                 return levels
             for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
-                exact = zip(request.orders, reverse(points[piece]), strict=True)
-                for level, (order, other) in zip(levels, exact, strict=True):
-                    level[piece] = request.keep(other, order)
+                exact = zip(request.keys, reverse(points[piece]), strict=True)
+                for level, (key, other) in zip(levels, exact, strict=True):
+                    level[piece] = request.keep(other, key)
             return levels
 
         return evaluate
@@ -114,6 +114,7 @@ def _reverse_mode(request: Request, mode: str, chunk: int) -> Evaluate:
 def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
     # imported when it is used: it loads torch.fx, which short jobs do not need
+    from pipeline.autograd.scalar.contracted import contracted
     from pipeline.autograd.scalar.derivatives import differentiate
     from pipeline.autograd.scalar.emit import Program
     from pipeline.autograd.scalar.expand import expand
@@ -121,7 +122,7 @@ def derive(request: Request) -> Program:
     if request.example.device.type != "cpu":
         raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
     require_compiler(request.example.device)
-    entries = request.m * math.comb(request.n + request.order - 1, request.order)
+    entries = sum(request.m * math.comb(request.n + k - 1, k) for k in request.orders)
     if entries > ENTRIES:
         raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
     dag, outputs = expand(_on_joined(request), _joined(request)(request.example[None])[0], BUDGET)
@@ -129,10 +130,12 @@ def derive(request: Request) -> Program:
         raise RefusedError(
             f"its trace has shape {tuple(outputs.shape)}, not {request.output_shape}"
         )
-    levels = differentiate(dag, outputs, request.n, request.order)
+    levels = differentiate(dag, outputs, request.n, request.whole_order)
     inputs = len(request.example) + (0 if request.variable is WHOLE else request.n)
     kept = [request.keep(levels[order][None], order)[0] for order in request.orders]
-    return Program(dag, inputs, kept)
+    row = [dag.variable(index) for index in range(inputs - len(request.example), inputs)]
+    sums = [contracted(dag, outputs, request.n, item, row) for item in request.contractions]
+    return Program(dag, inputs, [*kept, *sums])
 
 
 def _joined(request: Request) -> Callable[[Tensor], Tensor]:

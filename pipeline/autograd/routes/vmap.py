@@ -78,7 +78,7 @@ class VmapRoute(Route):
             with torch.no_grad():
                 levels = batched(points)
             # forward mode under vmap promotes float32 to float64 at some operations
-            return tuple(levels[order].to(points.dtype) for order in request.orders)
+            return tuple(level.to(points.dtype) for level in levels)
 
         return evaluate
 

@@ -33,7 +33,7 @@ def differentiate(dag: Dag, outputs: Tensor, n: int, order: int) -> list[Tensor]
         (i,): node for i, node in enumerate(outputs.reshape(-1).tolist())
     }
     for level in range(1, order + 1):
-        _touch(dag)
+        touch(dag)
         rows = {
             (*key, i): node
             for key, root in rows.items()
@@ -68,7 +68,7 @@ def gradient(dag: Dag, root: int, variables: list[int]) -> list[int]:
     return [cotangents.get(variable, ZERO) for variable in variables]
 
 
-def _touch(dag: Dag) -> None:
+def touch(dag: Dag) -> None:
     """Send a zero back through every node.
 
     Where torch multiplies a zero cotangent by an infinite derivative it gets NaN; the operands
