@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.module_function import as_function
-from pipeline.autograd.operators import Operator
+from pipeline.autograd.operators import Directions, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices
 from pipeline.autograd.request import Request
@@ -117,38 +117,39 @@ def _require_source(identity: dict[str, Any], digest: str) -> None:
 def _compare(
     identity: dict[str, Any], results: Results, f: Callable[[Tensor], Tensor], count: int
 ) -> tuple[list[str], list[str]]:
-    operators = [Operator(*pair) for pair in identity["operators"]]
-    by_order = {operator.order: operator.name for operator in operators}
-    twins = [operator for operator in operators if by_order[operator.order] != operator.name]
     rows = _rows(results, count)
     if not rows:
         return ["no point to compare: nowhere is the result finite"], []
     points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
-    orders = tuple(sorted(by_order))
-    row = results[by_order[orders[0]]].shape[1:]
     names = results.labels.get("input", ())
     variable = resolve_variable(identity.get("wrt"), f, points.shape[1], names)
-    request = Request(f, points[0], row[: len(row) - orders[0]], orders, variable)
+    bare = Request(f, points[0], tuple(f(points[0]).shape), (), variable)
+    operators = contract(
+        [Operator(*pair) for pair in identity["operators"]], Directions(), bare.n, bare.output_shape
+    )
+    by_key = {operator.key: operator.name for operator in operators}
+    twins = [operator for operator in operators if by_key[operator.key] != operator.name]
+    request = asking(bare, operators)
     oracle = build_oracle(request, points)
     stored = [
-        torch.from_numpy(np.stack([results[by_order[order]][row] for row in rows]))
-        for order in orders
+        torch.from_numpy(np.stack([results[by_key[key]][row] for row in rows]))
+        for key in request.keys
     ]
     deviations = oracle.compare(stored)
     facts = [f"{len(rows)} points compared with {oracle.reference}"]
     facts += [
-        f"{by_order[order]}: largest error {deviation.error:.1e}"
-        for order, deviation in deviations.items()
+        f"{by_key[key]}: largest error {deviation.error:.1e}"
+        for key, deviation in deviations.items()
     ]
     faults = [
-        f"{by_order[order]} differs from the reference by {deviation.error:.1e} relative"
-        for order, deviation in deviations.items()
+        f"{by_key[key]} differs from the reference by {deviation.error:.1e} relative"
+        for key, deviation in deviations.items()
         if not deviation.excess <= 1
     ]
     faults += [
-        f"{twin.name} differs from {by_order[twin.order]}, which is the same derivative"
+        f"{twin.name} differs from {by_key[twin.key]}, which is the same derivative"
         for twin in twins
-        if any(not _same(results, twin.name, by_order[twin.order], row) for row in rows)
+        if any(not _same(results, twin.name, by_key[twin.key], row) for row in rows)
     ]
     checks = check_reference(request, points, oracle)
     return [*facts, *checks.unchecked], [*faults, *checks.disagreements]

@@ -22,6 +22,31 @@ ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
 @dataclass(frozen=True)
+class Contracted:
+    """How a sum over entries of a derivative looks.
+
+    Attributes:
+        outputs: Whether it has the outputs of the function.
+        axes: Number of its axes along the variables.
+        words: What it is.
+    """
+
+    outputs: bool
+    axes: int
+    words: str
+
+
+CONTRACTED = {
+    "jvp": Contracted(True, 0, "jvp: derivative along the tangent"),
+    "vjp": Contracted(False, 1, "vjp: first derivative of the outputs weighted by the cotangent"),
+    "hvp": Contracted(True, 1, "hvp: second derivative along the tangent"),
+    "hessian_diagonal": Contracted(True, 1, "hessian_diagonal: second derivative by each variable"),
+    "laplacian": Contracted(True, 0, "laplacian: sum of the second derivatives by each variable"),
+    "divergence": Contracted(False, 0, "divergence: sum of output i by variable i"),
+}
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One dataset with a row per point.
 
@@ -79,22 +104,19 @@ class Layout:
     variable_names: Sequence[str] = ()
 
     @property
-    def order(self) -> int:
-        """Highest order."""
-        return max(order for _, order in self.operators)
-
-    @property
     def dimensions(self) -> dict[str, int]:
         """Length of every dimension but `point`."""
         inputs = {"input": self.columns} if self.columns is not None else {}
-        inputs |= dict.fromkeys(self.axes(max(self.order, 1)), self.n)
+        inputs |= dict.fromkeys(self.axes(self._longest), self.n)
         return {**inputs, **({"output": self.output_shape[0]} if self.output_shape else {})}
 
     @property
     def packed_orders(self) -> tuple[int, ...]:
         """Orders of the derivatives that are stored without their repetitions."""
-        packed = self.storage.symmetric == "packed"
-        return tuple(sorted({order for _, order in self.operators if packed and order > 1}))
+        if self.storage.symmetric != "packed":
+            return ()
+        wholes = {order for name, order in self.operators if name not in CONTRACTED}
+        return tuple(sorted(order for order in wholes if order > 1))
 
     def datasets(self) -> tuple[Dataset, ...]:
         """All datasets with a row per point: x, the derivatives, status."""
@@ -110,21 +132,27 @@ class Layout:
         return sum(dataset.row_bytes for dataset in self.datasets())
 
     def _derivative(self, name: str, order: int) -> Dataset:
-        outputs = ("output",) if self.output_shape else ()
-        inputs = self.axes(order)
+        form = CONTRACTED.get(name) or Contracted(True, order, _words(name, order, self._along))
+        inputs, outputs = self.axes(form.axes), self.output_shape if form.outputs else ()
         attrs: dict[str, Any] = {
             "units": _units(self.output_units, self.input_units, order),
-            "long_name": _long_name(name, order, self._along),
+            "long_name": form.words,
             "layout": "dense",
         }
-        if order > 1:
+        if form.axes > 1:
             attrs["symmetric"] = " ".join(inputs)
-        dtype, dims = np.dtype(self.dtype), ("point", *outputs)
-        if order not in self.packed_orders:
-            shape = self.output_shape + (self.n,) * order
+        dtype, dims = np.dtype(self.dtype), ("point", *["output"] * len(outputs))
+        if form.axes not in self.packed_orders:
+            shape = outputs + (self.n,) * form.axes
             return Dataset(name, shape, dtype, (*dims, *inputs), attrs)
-        attrs["layout"], shape = "packed", (*self.output_shape, packed_size(self.n, order))
+        attrs["layout"], shape = "packed", (*outputs, packed_size(self.n, order))
         return Dataset(f"{name}{PACKED}", shape, dtype, (*dims, packed_dimension(order)), attrs)
+
+    @property
+    def _longest(self) -> int:
+        """Most axes along the variables that a dataset has, at least one."""
+        forms = ((CONTRACTED.get(name), order) for name, order in self.operators)
+        return max(1, *(order if form is None else form.axes for form, order in forms))
 
     @property
     def _along(self) -> str:
@@ -142,7 +170,7 @@ def _units(output: str, inputs: str, order: int) -> str:
     return f"{output} ({inputs})-{order}" if output != "1" else f"({inputs})-{order}"
 
 
-def _long_name(name: str, order: int, along: str) -> str:
+def _words(name: str, order: int, along: str) -> str:
     if order == 0:
         return "value of the function"
     ordinal = ORDINALS.get(order, f"{order}th")
