@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import methodcaller
 from pathlib import Path
 from random import Random
@@ -24,7 +25,8 @@ from pipeline.job import Options, RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.provenance import collect, now
 from pipeline.store.background import BackgroundWriter
-from pipeline.store.shard import new_shard
+from pipeline.store.shard import ShardWriter, new_shard
+from pipeline.transfer import Transfer, build_transfer
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +164,12 @@ class Execution:
     info: RunInfo
     hook: Any
 
+    @cached_property
+    def transfer(self) -> Transfer:
+        """How batches come to the device and back."""
+        plan = self.evaluator.plan
+        return build_transfer(plan.device, plan.dtype)
+
     @classmethod
     def of(
         cls, work: Work, plan: RunPlan, evaluator: Evaluator, hook: Any, info: RunInfo
@@ -208,7 +216,7 @@ class Execution:
         for low in range(start, stop, self.plan.batch):
             high = min(low + self.plan.batch, stop)
             points, found = self._batch(low, high)
-            writer.call(methodcaller("append", _rows(points, found)))
+            writer.call(self._append(points, found))
             failures.update({low + row: reason for row, reason in found.failures.items()})
             row = checked - low if low <= checked < high else None
             for check in self.evaluator.checks(points, found, row):
@@ -231,9 +239,14 @@ class Execution:
                     self.hook.pipeline_point_failed, run=self.info, index=position, reason=reason
                 )
 
+    def _append(self, points: Tensor, found: Evaluated) -> Callable[[ShardWriter], None]:
+        """What the writing thread does: it is the one that waits for a device."""
+        tensors = {"x": points, **found.datasets, "status": found.status}
+        rows = self.transfer.take(tensors)
+        return lambda shard: shard.append(rows())
+
     def _batch(self, start: int, stop: int) -> tuple[Tensor, Evaluated]:
-        plan = self.evaluator.plan
-        points = self.work.grid[start:stop].to(plan.device, plan.dtype)
+        points = self.transfer.put(self.work.grid[start:stop])
         found = self.evaluator.guarded(points)
         notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
         return points, found
@@ -255,11 +268,6 @@ class Execution:
             "failures_json": json.dumps(failures),
         }
         return {**collect(job.config), **facts}
-
-
-def _rows(points: Tensor, found: Evaluated) -> dict[str, Any]:
-    tensors = {"x": points, **found.datasets, "status": found.status}
-    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
 
 
 def _entries(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.reverse import plain
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
@@ -157,6 +159,7 @@ class Evaluator:
         certificate: Certificate,
     ) -> None:
         self._calls, self._request = calls, request
+        self._fits = sys.maxsize  # points at once, as far as memory has not run out
         self.operators, self.plan, self.certificate = operators, plan, certificate
 
     @property
@@ -214,7 +217,7 @@ class Evaluator:
         """Evaluate one batch so that a bad point fails alone.
 
         Where a batch raises it is halved until the point that raises stands alone; where memory
-        runs out it is halved until it fits.
+        runs out it is halved until it fits, and so are those that follow.
 
         Args:
             points: (B, n) of the plan's dtype and device, B >= 1.
@@ -225,10 +228,13 @@ class Evaluator:
         Raises:
             MemoryBudgetError: Not even one point fits into memory.
         """
+        if len(points) > self._fits:
+            return self._halved(points)
         datasets, error = self._attempt(points)
+        if error is not None and _out_of_memory(error):
+            self._make_room(points)
         if error is not None and len(points) > 1:
-            middle = len(points) // 2
-            return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
+            return self._halved(points)
         if error is not None and _out_of_memory(error):
             raise MemoryBudgetError(
                 f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
@@ -240,9 +246,22 @@ class Evaluator:
         packed = pack_symmetric(self._request, self.operators, datasets)
         status = _status({"x": points, **packed.datasets})
         if self._calls.kinks is not None:
-            status[self._calls.kinks(points) & (status == OK)] = NONSMOOTH
+            met = self._calls.kinks(points) & (status == OK)
+            status = status.masked_fill(met, NONSMOOTH)  # no index, which a GPU would have to count
         smooth = {row: full for row, full in packed.suspects.items() if int(status[row]) == OK}
         return Evaluated(packed.datasets, status, {}, smooth)
+
+    def _halved(self, points: Tensor) -> Evaluated:
+        middle = len(points) // 2
+        return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
+
+    def _make_room(self, points: Tensor) -> None:
+        self._fits = (len(points) + 1) // 2
+        log.warning(
+            "memory ran out with %d points at once: going on with %d", len(points), self._fits
+        )
+        if points.is_cuda:
+            torch.cuda.empty_cache()
 
     def checks(self, points: Tensor, found: Evaluated, row: int | None) -> Iterator[SpotCheck]:
         """Compare computed rows with the reference: one that was chosen, and what is suspect.
@@ -265,6 +284,7 @@ class Evaluator:
         for row, levels in suspects.items():
             yield check_symmetry(self._request, self.operators, points[row], levels)
 
+    @full_precision()
     def spot_check(self, points: Tensor, found: Evaluated, row: int) -> SpotCheck:
         """Compare a computed row with the reference; the next one where it is not finite and smooth.
 
@@ -283,6 +303,7 @@ class Evaluator:
         values = {name: tensor[index] for name, tensor in found.datasets.items()}
         return spot_check(self._request, self.operators, points[index], values, seed=row)
 
+    @full_precision()
     def _bare(self, points: Tensor) -> dict[str, Tensor]:
         if len(points) == 0:
             levels = tuple(points.new_empty((0, *shape)) for shape in self._request.shapes())

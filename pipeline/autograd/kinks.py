@@ -30,7 +30,9 @@ def _at_zero(x: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 def _at(*places: float) -> Condition:
-    return lambda x, *args, **options: torch.isin(x, torch.tensor(places, dtype=x.dtype))
+    return lambda x, *args, **options: torch.isin(
+        x, torch.tensor(places, dtype=x.dtype, device=x.device)
+    )
 
 
 def _equal(a: Any, b: Any, *args: Any, **options: Any) -> Tensor:

@@ -96,10 +96,11 @@ def available_bytes(device: torch.device) -> int:
 
     Returns:
         Bytes: for the CPU the least of the machine's free memory, the control group's limit and
-        Slurm's; for CUDA what `torch.cuda.mem_get_info` reports as free.
+        Slurm's; for CUDA what `torch.cuda.mem_get_info` reports as free, and what torch keeps free.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     slurm = int(os.environ.get("SLURM_MEM_PER_NODE", 0)) << 20
     limits = [_machine_bytes(), _cgroup_bytes(), slurm or None]
     return min(limit for limit in limits if limit is not None)

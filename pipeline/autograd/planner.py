@@ -17,6 +17,7 @@ from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.module_function import as_function
 from pipeline.autograd.operators import Directions, Operator, asking, contract, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
+from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import parse_mode
@@ -122,6 +123,7 @@ def check_options(options: Options, order: int | None = None) -> list[str]:
     return faults
 
 
+@full_precision()
 def prepare(
     asked: Asked,
     points: Tensor,

@@ -295,6 +295,27 @@ def test_symmetry_residual():
     assert symmetry_residual(level, 1) is None
 
 
+def test_memory_that_runs_out_is_remembered(caplog):
+    evaluator = plan(lambda x: (x**3).sum(), "gradient")
+    asked = []
+
+    def evaluate(points):
+        asked.append(len(points))
+        if len(points) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (3 * points**2,)
+
+    evaluator._calls = replace(evaluator._calls, evaluate=evaluate)
+    points = torch.linspace(1, 2, 30, dtype=torch.float64).reshape(10, 3)
+    for expected in ([10, 5, 2, 3, 2, 3], [2, 3, 2, 3]):
+        asked.clear()
+        found = evaluator.guarded(points)
+        assert asked == expected
+        assert found.status.tolist() == [OK] * 10
+        torch.testing.assert_close(found.datasets["gradient"], 3 * points**2)
+    assert "memory ran out with 10 points at once: going on with 5" in caplog.text
+
+
 def test_a_fault_of_the_route_alone_is_not_the_functions(caplog):
     evaluator = plan(lambda x: (x**3).sum(), "gradient")
     broken = replace(evaluator._calls, evaluate=_raise)

@@ -1,0 +1,45 @@
+"""Full precision of float32 products, whatever the process has been set to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+_REDUCTIONS = (
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute float32 in float32 inside the block: no TF32, no bfloat16, no reduced sums.
+
+    torch takes TF32 in convolutions on a GPU unless it is told otherwise, and in products where
+    the user has allowed it: ten bits of a mantissa, in derivatives that are meant to be compared.
+    """
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.allow_tf32
+    products, set_products = _products()
+    reductions = {name: getattr(matmul, name) for name in _REDUCTIONS}
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for name in _REDUCTIONS:
+        setattr(matmul, name, False)
+    try:
+        yield
+    finally:
+        for name, value in reductions.items():
+            setattr(matmul, name, value)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        set_products(products)
+
+
+def _products() -> tuple[str, Callable[[str], None]]:
+    """The precision of products, by the interface with which the user has set it."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
+    except RuntimeError:  # by the newer one: torch refuses to answer the older question
+        matmul = torch.backends.cuda.matmul
+        return matmul.fp32_precision, lambda value: setattr(matmul, "fp32_precision", value)
