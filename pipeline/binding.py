@@ -16,6 +16,8 @@ from pipeline.parameters import bind
 from pipeline.registry import Registry
 from pipeline.store.compression import storage_faults
 
+ELSEWHERE = ("slurm", "dask")  # executors whose workers may run on other machines
+
 
 def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
     """Find and check everything that a job names, before any work starts.
@@ -57,7 +59,10 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
 def _option_faults(job: Job) -> list[str]:
     faults = [*check_options(job.options), *storage_faults(job.storage)]
     _attempt(faults, lambda: resolve_dtype(job.options.dtype))
-    _attempt(faults, lambda: resolve_device(job.options.device))
+    if (
+        job.executor.name not in ELSEWHERE
+    ):  # a node with GPUs is told from one without by its workers
+        _attempt(faults, lambda: resolve_device(job.options.device))
     if job.shard_rows is not None and job.shard_rows < 1:
         faults.append(f"shard_rows: expected a positive number or null, got {job.shard_rows}")
     return faults

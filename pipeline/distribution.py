@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,11 +18,11 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
 from pipeline.execution import notify, prepare_run, take_up, threads
 from pipeline.executors import build_executor
-from pipeline.executors.base import Chunk, Executor, Future, Limits
+from pipeline.executors.base import Executor, Future, Limits
 from pipeline.job import RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.store.reader import open_results
-from pipeline.worker import Report, Task, compute_chunk
+from pipeline.worker import Report, Task, compute_chunk, plan_run
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -47,11 +47,10 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
     """
     asked = work.job.executor
     executor = build_executor(asked.name, asked.options, work.directory.path / "executor")
-    plan = plan or _plan(work, executor)
-    work = work.keeping(plan)
-    info = take_up(work, plan, hook)
-    watch = Watch(work, plan, info, hook)
     with executor, _cancelled(executor):
+        plan = plan or _plan(work, executor)
+        work = work.keeping(plan)
+        watch = Watch(work, plan, take_up(work, plan, hook), hook)
         for attempt in range(asked.retries + 1):
             missing = watch.missing()
             if not missing:
@@ -61,7 +60,7 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
             running = executor.recover()
             taken = {shard for chunk, _ in running for shard in chunk}
             chunks = executor.split([shard for shard in missing if shard not in taken])
-            futures = executor.submit(_work(work, plan), chunks) if chunks else []
+            futures = executor.submit(partial(compute_chunk, _task(work)), chunks) if chunks else []
             if chunks:
                 executor.remember(chunks, futures)
             watch.until_done([*(future for _, future in running), *futures])
@@ -169,16 +168,46 @@ def as_worker(work: Work, limits: Limits) -> Work:
 
 
 def _plan(work: Work, executor: Executor) -> RunPlan:
-    """Plan a run for its workers: their threads, and their share of the memory."""
-    with threads(executor.limits.threads):
-        return work.begin(prepare_run(as_worker(work, executor.limits), None))
+    """Plan a run for its workers, where they run: by their cores, their memory and their devices."""
+    options, limits = work.job.options, executor.limits
+    memory = options.memory or limits.memory
+    if memory is None and limits.sharing > 1:
+        memory = available_bytes(resolve_device("cpu")) // 2 // limits.sharing
+    work = replace(work, job=replace(work.job, options=replace(options, memory=memory)))
+    if limits.elsewhere:
+        return _planned_elsewhere(work, executor)
+    with threads(limits.threads):
+        return work.begin(prepare_run(work, None))
 
 
-def _work(work: Work, plan: RunPlan) -> Callable[[Chunk], Report]:
-    """What a worker does, with everything that it cannot find by name."""
+def _planned_elsewhere(work: Work, executor: Executor) -> RunPlan:
+    log.info("a worker plans the run")
+    planning = partial(plan_run, _task(work), executor.limits.threads)
+    for _ in range(work.job.executor.retries + 1):
+        (future,) = executor.submit(planning, [()])
+        while not future.done():
+            time.sleep(POLL_SECONDS)
+        try:
+            report: Report = future.result()
+        except Exception as error:  # each engine has its own errors for a process that is gone
+            lost = str(error)
+            log.warning("the worker that planned the run was lost: %s", lost)
+            continue
+        plan = work.existing_plan()
+        if report.error or plan is None:
+            raise ExecutorError(
+                f"a worker on {report.where} cannot plan the run: "
+                f"{report.error or f'what it wrote to {work.directory.path} is not seen here'}"
+            )
+        return plan
+    raise ExecutorError(f"every worker that was to plan the run was lost; the last one: {lost}")
+
+
+def _task(work: Work) -> Task:
+    """A run with everything that a worker cannot find by name."""
     function = None if work.function.loadable else work.function
     grid = None if work.job.grid else work.grid
-    return partial(compute_chunk, Task(work.job, Path.cwd(), plan.run_id, function, grid))
+    return Task(work.job, Path.cwd(), work.run_id, function, grid)
 
 
 @contextmanager

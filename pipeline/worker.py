@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,14 +69,54 @@ def compute_chunk(task: Task, chunk: Chunk) -> Report:
         What was done. An error that is raised on purpose comes back in the report: it would come
         again; any other error comes through, and the shards are given out again.
     """
-    where = f"{socket.gethostname()} {os.getpid()}"
-    with ONE_AT_A_TIME, chdir(task.directory):
+    with _at_work(task):
         try:
             execution = _execution(task)
             with threads(execution.plan.threads):
-                return Report(execution.compute(chunk), where)
+                return Report(execution.compute(chunk), _here())
         except PipelineError as error:
-            return Report(0, where, str(error))
+            return Report(0, _here(), str(error))
+
+
+def plan_run(task: Task, cores: int | None, _chunk: Chunk) -> Report:
+    """Plan a run where it will be computed, and leave the plan in its directory.
+
+    Args:
+        task: The run.
+        cores: Threads of torch; None leaves them as they are.
+
+    Returns:
+        Where it was done, and why it cannot be done if so.
+    """
+    with _at_work(task), threads(cores):
+        try:
+            work = _bound(task)
+            if work.existing_plan() is None:
+                work.begin(prepare_run(work, None))
+            return Report(0, _here())
+        except PipelineError as error:
+            return Report(0, _here(), str(error))
+
+
+@contextmanager
+def _at_work(task: Task) -> Iterator[None]:
+    with ONE_AT_A_TIME, chdir(task.directory):
+        yield
+
+
+def _here() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _bound(task: Task) -> Work:
+    work = Work(task.job, *_objects(task, build_registry(task.job.plugins)))
+    if work.run_id != task.run_id:
+        raise StoreError(
+            f"a worker on {socket.gethostname()} arrives at run {work.run_id}, expected {task.run_id}: it "
+            "sees other files or another source than the process that started it; give both the same "
+            "file system and the same packages"
+        )
+    return work
 
 
 def _execution(task: Task) -> Execution:
@@ -88,14 +129,12 @@ def _execution(task: Task) -> Execution:
 
 
 def _take_up(task: Task) -> Execution:
-    registry = build_registry(task.job.plugins)
-    work = Work(task.job, *_objects(task, registry))
+    work = _bound(task)
     plan = work.existing_plan()
-    if plan is None or work.run_id != task.run_id:
+    if plan is None:
         raise StoreError(
-            f"a worker on {socket.gethostname()} arrives at run {work.run_id} in {work.directory.path}, "
-            f"expected {task.run_id} with its run.json: it sees other files or another source than "
-            "the process that started it; give both the same file system and the same packages"
+            f"a worker on {socket.gethostname()} finds no run.json in {work.directory.path.resolve()}: it sees "
+            "another file system than the process that started it; give both the same"
         )
     work = work.keeping(plan)
     with threads(plan.threads):

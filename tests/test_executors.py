@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ from pipeline.errors import ConfigurationError, ExecutorError
 from pipeline.executors import ENGINES, build_executor
 from pipeline.executors.base import interleaved
 from pipeline.executors.slurm import _bytes
+from pipeline.function import Function, bind_function
+from pipeline.grids.points import PointsGrid
+from pipeline.job import Job
+from pipeline.plan import Work
+from pipeline.worker import Task, compute_chunk
 
 POINTS = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(40, 3)
 
@@ -240,3 +246,47 @@ def test_an_error_that_would_come_again_is_not_retried(tmp_path):
     assert "a worker on" in done.stderr
     assert "it sees other files or another source" in done.stderr
     assert "given out again" not in done.stderr
+
+
+@pytest.fixture
+def scheduler():
+    """A Dask that somebody else has started, as far as the job can tell."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_workers_elsewhere_plan_the_run(scheduler, tmp_path, mine, caplog):
+    caplog.set_level("INFO")
+    options = {"plugins": mine, "shard_rows": 7}
+    dask = {"name": "dask", "address": scheduler}
+    alone = pipeline.run("chain", POINTS, "all", output_dir=tmp_path / "a", **options)
+    shared = pipeline.run(
+        "chain", POINTS, "all", output_dir=tmp_path / "b", executor=dask, **options
+    )
+    assert "a worker plans the run" in caplog.text
+    assert np.array_equal(alone.hessian[:], shared.hessian[:])
+    with pytest.raises(ExecutorError, match=r"cannot plan the run: .*cannot be trusted|hidden"):
+        pipeline.run(Unsteady(), POINTS, "gradient", output_dir=tmp_path, executor=dask)
+
+
+class Unsteady:
+    """A function with hidden state."""
+
+    calls = 0
+
+    def __call__(self, x):
+        Unsteady.calls += 1
+        return (x**3).sum() * (1 + Unsteady.calls)
+
+
+def test_a_worker_that_sees_another_directory(tmp_path):
+    function = bind_function(Function("mine", lambda: scaled, n=3), {}, 3)
+    work = Work(Job("value", ("value",), output_dir=tmp_path), function, PointsGrid(POINTS))
+    task = Task(work.job, tmp_path, work.run_id, work.function, work.grid)
+    assert "finds no run.json in" in compute_chunk(task, (0,)).error
+    assert "arrives at run" in compute_chunk(replace(task, run_id="other"), (0,)).error

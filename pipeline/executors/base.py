@@ -29,11 +29,13 @@ class Limits:
         threads: Cores.
         memory: Bytes.
         sharing: Workers that share the memory of this machine.
+        elsewhere: They run on other machines, whose cores, memory and devices are not those here.
     """
 
     threads: int | None = None
     memory: int | None = None
     sharing: int = 1
+    elsewhere: bool = False
 
 
 class Executor(ABC):

@@ -19,17 +19,17 @@ class DaskExecutor(Executor):
 
     Args:
         connect: Gives the client when the executor is entered.
-        sharing: How many workers it starts on this machine; 1 if none.
+        started: How many workers it starts on this machine; 0 if none.
     """
 
-    def __init__(self, connect: Callable[[], Client], sharing: int) -> None:
-        self._connect, self._sharing = connect, sharing
+    def __init__(self, connect: Callable[[], Client], started: int) -> None:
+        self._connect, self._started = connect, started
         self._client: Client | None = None
 
     @property
     def limits(self) -> Limits:
         """One core each; the memory of this machine where the workers are started here."""
-        return Limits(1, None, self._sharing)
+        return Limits(1, None, self._started or 1, elsewhere=not self._started)
 
     def split(self, shards: Sequence[int]) -> list[Chunk]:
         """One shard each: Dask gives it to a worker that is free, which keeps what it prepared."""
@@ -97,4 +97,4 @@ def build(
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         return Client(cluster)
 
-    return DaskExecutor(connect, 1 if address or scheduler_file else workers)
+    return DaskExecutor(connect, 0 if address or scheduler_file else workers)

@@ -138,7 +138,7 @@ class SlurmExecutor(Executor):
     def limits(self) -> Limits:
         """The cores and the memory that are asked of Slurm; half of the memory is for results."""
         memory = _bytes(self._parameters["slurm_additional_parameters"].get("mem"))
-        return Limits(self._parameters["cpus_per_task"], memory and memory // 2)
+        return Limits(self._parameters["cpus_per_task"], memory and memory // 2, elsewhere=True)
 
     def split(self, shards: Sequence[int]) -> list[Chunk]:
         """As many chunks as was asked for: each starts a process, and keeps it for its shards."""

@@ -255,6 +255,14 @@ def test_a_full_disk_is_one_error_and_nothing_is_lost(distributed, undisturbed, 
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def test_a_device_that_only_nodes_may_have_is_looked_for_there(distributed):
+    code, said = distributed.run("device=cuda")
+    assert code == 1
+    assert "a worker plans the run" in said
+    assert "cannot plan the run: device 'cuda' is not there" in said
+    assert "Traceback" not in said
+
+
 def test_what_slurm_does_not_take(distributed):
     code, said = distributed.run("executor.sbatch.partition=nowhere")
     assert code == 1
