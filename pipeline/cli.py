@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.complaints import spell
+from pipeline.complaints import remark, spell
 from pipeline.errors import PipelineError
 from pipeline.settings import CONF, register_schema, to_job
 from pipeline.sweep import CURRENT
@@ -108,6 +108,10 @@ def main() -> None:
             raise STOPPED[0]
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except SystemExit as stop:  # of Hydra's own parser
+        if stop.code == 2 and remark(sys.argv[1:]):
+            print(remark(sys.argv[1:]), file=sys.stderr)
+        raise
     except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -41,6 +41,20 @@ def spell(error: BaseException, words: Sequence[str]) -> str:
     return _plain(text)
 
 
+def remark(words: Sequence[str]) -> str:
+    """Say how settings are written, where Hydra's own parser has refused a command line.
+
+    Args:
+        words: The command line.
+
+    Returns:
+        One line, or nothing.
+    """
+    dashed = [word for word in words if re.match(r"--?[a-z_.]+=", word)]
+    fitting = [word for word in dashed if word.lstrip("-").split("=")[0].split(".")[0] in KEYS]
+    return f"settings are written without dashes: {fitting[0].lstrip('-')}" if fitting else ""
+
+
 def _unknown_key(match: re.Match[str], text: str, words: Sequence[str]) -> str:
     full = re.search(r"full_key: (\S+)", text)
     key = full[1] if full else match[1]
@@ -112,6 +126,11 @@ def _added(match: re.Match[str], text: str, words: Sequence[str]) -> str:
     return f"{match[1]} has a value already; leave the + out: {match[1]}=…"
 
 
+def _added_group(match: re.Match[str], text: str, words: Sequence[str]) -> str:
+    group = match[1]
+    return f"{group} is chosen already; leave the + out: {group}=…"
+
+
 def _no_such_group(match: re.Match[str], text: str, words: Sequence[str]) -> str:
     key = match[1]
     if not key:
@@ -148,6 +167,8 @@ COMPLAINTS: tuple[tuple[str, Say], ...] = (
     (r"Ambiguous value for argument '([^']+)'", _several),
     (r"Error merging override (\S+)\n", _wrong_type),
     (r"Could not append to config\. An item is already at '([^']+)'", _added),
+    (r"Multiple values for (\w+)\. To override", _added_group),
+    (r"force-add of config groups is not supported: '\+\+(\w+)", _added_group),
     (r"Could not (?:override|delete|append)[^']*'([^']*)'\. No match", _no_such_group),
     (r"Interpolation key '([^']+)' not found", _interpolation),
     (r"Environment variable '([^']+)' not found", _interpolation),

@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from pipeline import hookspecs
-from pipeline.errors import ConfigurationError, PluginError, nearest
+from pipeline.errors import ConfigurationError, PluginError, nearest, one_line
 from pipeline.function import Function, GridKind
 from pipeline.grids import builtin as builtin_grids
 
@@ -199,7 +199,7 @@ def _register(manager: pluggy.PluginManager, owner: str, plugin: object) -> None
         manager.register(plugin, name=owner)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"plugin {owner!r}: {error}") from error
+        raise PluginError(f"plugin {owner!r} cannot be used: {one_line(error)}") from error
 
 
 def _require_hooks(file: str, module: ModuleType) -> None:

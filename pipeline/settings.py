@@ -133,12 +133,10 @@ def _require_keys(plain: Mapping[str, Any]) -> None:
     """Refuse a configuration that has lost a key, such as by ``~function``."""
     needed = dict.fromkeys(GROUPS, ("name",)) | {"job": ("name", "operators")}
     lost = [field.name for field in fields(Schema) if field.name not in plain]
-    lost += [
-        f"{group}.{key}"
-        for group, keys in needed.items()
-        for key in keys
-        if group in plain and not (plain[group] or {}).get(key)
-    ]
+    for group, keys in needed.items():
+        chosen = plain.get(group) or {}
+        lost += [f"{group}.{key}" for key in keys if not chosen.get(key)] if chosen else [group]
+    lost = list(dict.fromkeys(lost))
     if lost:
         raise ConfigurationError([f"{key} has no value; give {key}=…" for key in lost])
 
