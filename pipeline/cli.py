@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.grids.base import Grid
     from pipeline.job import Job
 
-STOPPED: list[PipelineError] = []
+STOPPED: list[PipelineError | OmegaConfBaseException] = []
 
 
 class Terminated(KeyboardInterrupt):
@@ -78,10 +78,11 @@ def task(cfg: DictConfig) -> float:
 
     Raises:
         PipelineError: In a sweep, whose launcher takes this job as failed and goes on.
+        OmegaConfBaseException: Likewise, of a value that refers to nothing.
     """
     try:
         return execute(cfg)
-    except PipelineError as error:
+    except (PipelineError, OmegaConfBaseException) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         STOPPED.append(error)  # `main` says it: Hydra would say it in its own way

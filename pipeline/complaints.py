@@ -63,8 +63,9 @@ def _unknown_key(match: re.Match[str], text: str, words: Sequence[str]) -> str:
     if not option:
         own = [*KEYS, "experiment"]
         elsewhere = [f"{other}.{last}" for other in _groups() if last in _keys(other)]
-        hint = f"Did you mean {' or '.join(elsewhere)}? " if elsewhere else ""
-        return f"configuration key {key!r} is unknown. {hint}{nearest(last, own)}"
+        if elsewhere:
+            return f"configuration key {key!r} is unknown. Did you mean {' or '.join(elsewhere)}?"
+        return f"configuration key {key!r} is unknown. {nearest(last, own)}"
     others = [other for other in _options(group) if last in _keys(group, other)]
     hint = (
         f" It belongs to {' or '.join(f'{group}={other}' for other in others)}." if others else ""
@@ -164,6 +165,7 @@ COMPLAINTS: tuple[tuple[str, Say], ...] = (
         r"(?:no viable alternative|mismatched input|extraneous input|token recognition error).*'(.+)'",
         _unreadable,
     ),
+    (r"LexerNoViableAltException: (.+)\n", _unreadable),
     (r"Ambiguous value for argument '([^']+)'", _several),
     (r"Error merging override (\S+)\n", _wrong_type),
     (r"Could not append to config\. An item is already at '([^']+)'", _added),

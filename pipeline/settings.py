@@ -102,7 +102,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
     executor = dict(plain["executor"])
     return Job(
-        name=str(job["name"]),
+        name=_folder_name(job["name"]),
         operators=_operators(job["operators"]),
         order=plain["order"],
         function=plain["function"],
@@ -139,6 +139,12 @@ def _require_keys(plain: Mapping[str, Any]) -> None:
     lost = list(dict.fromkeys(lost))
     if lost:
         raise ConfigurationError([f"{key} has no value; give {key}=…" for key in lost])
+
+
+def _folder_name(value: Any) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", str(value)):
+        raise ConfigurationError([f"job.name: expected letters, digits, _, - and ., got {value!r}"])
+    return str(value)
 
 
 def _operators(value: Any) -> tuple[str, ...]:
