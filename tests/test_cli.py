@@ -140,7 +140,10 @@ BAD = [
     (("grid=linspce",), "linspce"),
     (("job=hesian",), "hesian"),
     (("functoin=ackley",), "configuration key 'functoin' is unknown. Did you mean 'function'"),
-    (("grid.cuont=3",), "configuration key 'grid.cuont' is unknown. Did you mean 'count'"),
+    (
+        ("grid.cuont=3",),
+        "configuration key 'grid.cuont' is unknown with grid=linspace. Did you mean 'count'",
+    ),
     (("function_params.c=3",), "function_params.c is unknown. Known: a, b"),
     (("function_params.b=ten",), "function_params.b: expected float, got 'ten' (str)"),
     (("order=three", "job=derivative"), "order"),
