@@ -21,6 +21,7 @@ from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import unpack
 from pipeline.autograd.planner import Asked, ask, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Wrt
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.fingerprint import callable_digest
@@ -33,6 +34,7 @@ from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
 from pipeline.store.compression import resolve_storage
 from pipeline.store.reader import Results, open_results
+from pipeline.store.sparse_rows import SparseRows
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
 
@@ -53,6 +55,7 @@ class Keywords(TypedDict, total=False):
     memory: int | None
     on_disagreement: str
     symmetric: str
+    format: str
 
 
 class RunKeywords(Keywords, total=False):
@@ -73,7 +76,8 @@ class Evaluation:
         certificate: Why the numbers can be trusted.
         plan: How they were evaluated.
         operators: What was evaluated. What ``symmetric="packed"`` keeps as ``hessian_packed`` is
-            whole under its own name, ``evaluation.hessian``.
+            whole under its own name, ``evaluation.hessian``, and so is ``hessian_sparse``.
+        pattern: Entries that ``format="sparse"`` keeps; None where everything is dense.
     """
 
     x: Tensor
@@ -83,12 +87,35 @@ class Evaluation:
     certificate: Certificate
     plan: Plan
     operators: tuple[Operator, ...]
+    pattern: Pattern | None = None
+
+    def sparse(self, name: str) -> SparseRows:
+        """Give the matrices of a sparse result.
+
+        Args:
+            name: jacobian or hessian.
+
+        Returns:
+            For SciPy, torch, or filled in.
+
+        Raises:
+            PipelineError: Nothing of this name was kept sparse.
+        """
+        pattern, values = self.pattern, self.datasets.get(f"{name}_sparse")
+        if pattern is None or values is None:
+            raise PipelineError(
+                f"no sparse {name!r} was evaluated, but {', '.join(self.datasets)}; ask for format='sparse'"
+            )
+        parts = (values.cpu().numpy(), pattern.indptr.numpy(), pattern.columns.numpy())
+        return SparseRows(*parts, pattern.shape[1])
 
     def __getattr__(self, name: str) -> Tensor:
         datasets: Mapping[str, Tensor] = self.__dict__.get("datasets", {})
         if name in datasets:
             return datasets[name]
         for operator in self.__dict__.get("operators", ()):
+            if operator.name == name and operator.sparse and self.pattern is not None:
+                return self.pattern.to_dense(datasets[operator.dataset])
             if operator.name == name:
                 return unpack(datasets[operator.dataset], operator.order)
         raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
@@ -116,7 +143,8 @@ def prepare(
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed),
+            format (dense, sparse or auto), and the fields of `pipeline.job.Options`.
 
     Returns:
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
@@ -148,7 +176,8 @@ def evaluate(
             ``dtype=`` and ``device=`` say otherwise.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed),
+            format (dense, sparse or auto), and the fields of `pipeline.job.Options`.
 
     Returns:
         The derivatives, with the names of the datasets as attributes.
@@ -179,7 +208,8 @@ def evaluate(
             certificate = check.added_to(certificate)
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     x, status = columns.pop("x"), columns.pop("status")
-    return Evaluation(x, columns, status, failures, certificate, plan, evaluator.operators)
+    kept = (evaluator.operators, evaluator.pattern)
+    return Evaluation(x, columns, status, failures, certificate, plan, *kept)
 
 
 def run(
@@ -263,7 +293,10 @@ def _ask(
 ) -> tuple[Grid, Options, Asked]:
     bound, grid, options = _bind(function, points, keywords)
     symmetric = keywords.get("symmetric", "full")
-    asked = ask(bound, _names(operators), keywords.get("order"), keywords.get("wrt"), symmetric)
+    order, wrt = keywords.get("order"), keywords.get("wrt")
+    asked = ask(bound, _names(operators), order, wrt, symmetric, keywords.get("format", "dense"))
+    if faults := asked.form.faults():
+        raise ConfigurationError(faults)
     return grid, options, asked
 
 
@@ -316,7 +349,7 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric"]
+    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric", "format"]
     words += ["store"] if stored else []
     unknown = set(keywords) - set(words)
     if unknown:

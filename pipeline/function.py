@@ -89,6 +89,9 @@ class Function:
         closed_form: Dataset name -> ``g(x, **parameters)``, the derivative at a point (n,) written
             out by hand, without automatic differentiation: an oracle for any point.
         scenarios: Points with known derivatives.
+        sparsity: ``jacobian`` or ``hessian`` -> ``g(n, **parameters)``, a mask (m, n) or (rows,
+            columns) of the entries that can be other than zero, where these are not found by
+            themselves.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Function:
     output_units: str = "1"
     closed_form: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     scenarios: Sequence[Scenario] = ()
+    sparsity: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Parameter]:

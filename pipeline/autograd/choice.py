@@ -239,12 +239,25 @@ def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[in
     worst: dict[Key, Deviation] = dict.fromkeys(request.keys, AGREEMENT)
     for width in widths:
         found = zip(request.keys, _at_width(evaluate, study.points, width), strict=True)
-        levels = [request.full(level, key) for key, level in found]
+        levels = [request.comparable(level, key) for key, level in found]
         for key, deviation in study.oracle.compare(levels).items():
             worst[key] = worst[key].worse(deviation)
     highest = dict(zip(request.keys, levels, strict=True)).get(request.whole_order)
-    symmetry = None if highest is None else symmetry_residual(highest, request.whole_order)
+    symmetry = None if highest is None else _symmetry(request, highest)
     return Trial(draft, evaluate, worst, symmetry, tuple(widths))
+
+
+def _symmetry(request: Request, level: Tensor) -> float | None:
+    pattern = request.pattern
+    if pattern is None or not request.is_sparse(level, request.order):
+        return symmetry_residual(level, request.order)
+    if request.order < 2:
+        return None
+    kept = level[level.isfinite().all(dim=1)]
+    size = kept.abs().amax(dim=1) if kept.numel() else kept.new_zeros(0)
+    gap = (kept - kept[:, pattern.mirror.to(kept.device)]).abs()
+    tiny = torch.finfo(level.dtype).tiny
+    return float((gap.amax(dim=1) / size.clamp_min(tiny)).max()) if len(size) else None
 
 
 def _require_agreement(trial: Trial, oracle: Oracle) -> None:

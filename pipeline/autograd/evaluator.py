@@ -17,6 +17,7 @@ from pipeline.autograd.operators import Operator
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.reverse import plain
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.errors import MemoryBudgetError, PipelineError
@@ -166,6 +167,11 @@ class Evaluator:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the function's value at one point: () or (m,)."""
         return self._request.output_shape
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """Entries that are kept of the highest order; None where all are."""
+        return self._request.pattern
 
     @property
     def row_bytes(self) -> int:

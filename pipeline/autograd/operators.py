@@ -35,12 +35,14 @@ class Operator:
         order: Number of times f is differentiated.
         packed: Only the distinct entries are kept: `pipeline.autograd.packing`.
         contraction: Which sum of entries it is; None for the whole derivative.
+        sparse: Only the entries of a pattern are kept: `pipeline.autograd.sparsity.pattern`.
     """
 
     name: str
     order: int
     packed: bool = False
     contraction: Contraction | None = None
+    sparse: bool = False
 
     @property
     def key(self) -> Key:
@@ -50,7 +52,7 @@ class Operator:
     @property
     def dataset(self) -> str:
         """Name of what is kept."""
-        return f"{self.name}_packed" if self.packed else self.name
+        return f"{self.name}{'_sparse' if self.sparse else '_packed' if self.packed else ''}"
 
 
 def resolve_operators(

@@ -13,11 +13,12 @@ from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.contractions import Contraction, OnPoint, alone
 from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
-from pipeline.autograd.request import Key, Request
+from pipeline.autograd.request import Key, Request, order_of
 from pipeline.errors import FunctionError
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 TINY = 1e-300  # keeps quotients of zeros finite
+SPARSE_COMPARISON = 64  # the same where zeros are left out: these are seen in a contraction as well
 FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
 
 
@@ -66,6 +67,8 @@ class View:
             The derivative itself, or its contraction with random directions, of shape () at order 0
             and (n,) above; what is a contraction already stays as it is.
         """
+        if self.request.is_sparse(row[None], key):
+            return self._of_entries(row, order_of(key))
         if self.weights is None or isinstance(key, Contraction):
             return row
         dims = self.weights.ndim
@@ -73,6 +76,17 @@ class View:
         for vector in self.vectors[: max(key - 1, 0)]:
             row = torch.tensordot(vector.to(row), row, dims=1)
         return row
+
+    def _of_entries(self, row: Tensor, order: int) -> Tensor:
+        """The same of the entries of a pattern, (nnz,)."""
+        pattern = self.request.pattern
+        assert pattern is not None, "there are such entries"
+        if self.weights is None:
+            return pattern.to_dense(row)
+        along = (self.weights if order == 1 else self.weights * self.vectors[0]).to(row)
+        terms = row * along[pattern.rows.to(row.device)]
+        result = row.new_zeros(pattern.shape[1])
+        return result.index_add(0, pattern.columns.to(row.device), terms)
 
     def reference(self, point: Tensor, step: Tensor | None = None) -> list[Tensor]:
         """Evaluate the same by the reference.
@@ -214,7 +228,8 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
         FunctionError: Torch cannot differentiate the function in reverse mode.
     """
     passes = request.m * request.n ** max(request.order - 1, 0)
-    every_entry = seed is None and passes <= FULL_COMPARISON
+    most = FULL_COMPARISON if request.pattern is None else SPARSE_COMPARISON
+    every_entry = seed is None and passes <= most
     view = View(request, None, ()) if every_entry else _contracted(request, points, seed or 0)
     dtype = torch.float64 if _runs_in_float64(request, points) else points.dtype
     expected = _differentiate(view, points.to(dtype))

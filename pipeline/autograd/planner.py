@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -12,7 +13,8 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.evaluator import Calls, Evaluator, Plan
-from pipeline.autograd.function_probe import Probe, probe
+from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
+from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.module_function import as_function
 from pipeline.autograd.operators import Directions, Operator, asking, contract, resolve_operators
@@ -20,7 +22,7 @@ from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
-from pipeline.autograd.routes.base import parse_mode
+from pipeline.autograd.routes.base import BOTH, parse_mode
 from pipeline.autograd.variable import WHOLE, Variable, Wrt, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
 from pipeline.function import BoundFunction
@@ -42,6 +44,7 @@ class Asked:
         variable: What f is differentiated with respect to.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
         directions: What jvp, vjp and hvp are taken along.
+        form: Whether only the entries of a pattern are kept.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -52,6 +55,7 @@ class Asked:
     variable: Variable = WHOLE
     symmetric: str = "full"
     directions: Directions = field(default_factory=Directions)
+    form: Form = DENSE
 
 
 def ask(
@@ -60,6 +64,7 @@ def ask(
     order: int | None,
     wrt: Wrt | None,
     symmetric: str = "full",
+    form: str = "dense",
 ) -> Asked:
     """Say what is to be differentiated.
 
@@ -69,13 +74,38 @@ def ask(
         order: Order of the operator `derivative`.
         wrt: With respect to what: see `resolve_variable`.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
+        form: dense, sparse or auto: see `pipeline.autograd.formats.Form`.
 
     Returns:
         What `prepare` takes.
     """
     f, record = as_function(function.f), function.function
     variable = resolve_variable(wrt, f, function.n, record.input_names)
-    return Asked(f, record.name, operators, order, function.output_shape, variable, symmetric)
+    given = {name: partial(make, **function.parameters) for name, make in record.sparsity.items()}
+    kept, shape = Form(form, given), function.output_shape
+    return Asked(f, record.name, operators, order, shape, variable, symmetric, form=kept)
+
+
+def resolve(
+    asked: Asked, example: Tensor, output_shape: tuple[int, ...]
+) -> tuple[Request, tuple[Operator, ...]]:
+    """Say what is evaluated, and of which operators only the entries of a pattern are kept.
+
+    Args:
+        asked: What is to be differentiated.
+        example: One point, (d,), of the job's dtype and device.
+        output_shape: () or (m,).
+
+    Returns:
+        The request and the operators.
+    """
+    packed = asked.symmetric == "packed"
+    named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
+    request = Request(asked.f, example, output_shape, (), asked.variable, packed)
+    operators = contract(named, asked.directions, request.n, output_shape)
+    request = asking(request, operators)
+    pattern = choose_pattern(asked.form, request, operators)
+    return replace(request, pattern=pattern), mark_sparse(operators, pattern)
 
 
 def probe_indices(count: int) -> list[int]:
@@ -115,7 +145,9 @@ def check_options(options: Options, order: int | None = None) -> list[str]:
         value = getattr(options, name)
         if value is not None and value < 1:
             faults.append(f"{name}: expected a positive number or null, got {value}")
-    if options.mode != "auto" and order is not None:
+    if options.mode == BOTH and order not in (None, 1):
+        faults.append(f"mode {BOTH} is of order 1, and order {order} is asked for")
+    elif options.mode not in ("auto", BOTH) and order is not None:
         try:
             parse_mode(options.mode, order)
         except ConfigurationError as error:
@@ -148,7 +180,7 @@ def prepare(
         DisagreementError: No route agrees with the oracles.
     """
     seen = probe(asked.f, points, asked.output_shape, asked.name)
-    request, operators = _request(asked, seen)
+    request, operators = resolve(asked, seen.points[0], seen.output_shape)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
@@ -176,14 +208,6 @@ def prepare(
     kinks = kink_finder(request, seen.points) if request.order else None
     calls = Calls(trial.evaluate, most, kinks)
     return Evaluator(calls, request, operators, plan, certificate)
-
-
-def _request(asked: Asked, seen: Probe) -> tuple[Request, tuple[Operator, ...]]:
-    shape, packed = seen.output_shape, asked.symmetric == "packed"
-    named = resolve_operators(asked.operators, asked.order, shape, asked.symmetric)
-    request = Request(asked.f, seen.points[0], shape, (), asked.variable, packed)
-    operators = contract(named, asked.directions, request.n, shape)
-    return asking(request, operators), operators
 
 
 def _certify(

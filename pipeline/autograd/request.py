@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.autograd.contractions import Contraction
 from pipeline.autograd.packing import pack, packed_size, unpack
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, OnPoint, Variable
 
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
@@ -43,6 +44,8 @@ class Request:
         packed: Orders from 2 on are kept without their repetitions: a route that calculates only
             distinct entries gives these, `pipeline.autograd.packing`; the others give all.
         contractions: Sums over entries of derivatives asked for.
+        pattern: Entries of the Jacobian of a vector or the Hessian of a scalar that are kept, where
+            the others are known to be zero; a route may give these alone, (B, nnz), or all.
     """
 
     f: OnPoint
@@ -52,6 +55,7 @@ class Request:
     variable: Variable = WHOLE
     packed: bool = False
     contractions: tuple[Contraction, ...] = ()
+    pattern: Pattern | None = None
 
     def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Give what is differentiated at a point.
@@ -114,8 +118,30 @@ class Request:
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of what is kept of one point, for each key."""
-        wholes = [self.output_shape + self._inputs(order) for order in self.orders]
+        wholes = [self._shape(order) for order in self.orders]
         return (*wholes, *(item.shape(self.n, self.output_shape) for item in self.contractions))
+
+    @property
+    def sparse_order(self) -> int:
+        """Order that may have a pattern: its derivatives are matrices."""
+        return 1 if self.output_shape else 2
+
+    def is_sparse(self, level: Tensor, key: Key) -> bool:
+        """Tell whether a level holds the entries of the pattern alone.
+
+        Args:
+            level: (B, …).
+            key: Its order, or a contraction.
+
+        Returns:
+            False for a level with all of its entries.
+        """
+        return self.pattern is not None and key == self.sparse_order and level.ndim == 2
+
+    def _shape(self, order: int) -> tuple[int, ...]:
+        if self.pattern is not None and order == self.sparse_order:
+            return (self.pattern.nnz,)
+        return self.output_shape + self._inputs(order)
 
     def _inputs(self, order: int) -> tuple[int, ...]:
         if self.packed and order > 1:
@@ -136,6 +162,8 @@ class Request:
         Returns:
             What is kept, (B, …).
         """
+        if self.pattern is not None and key == self.sparse_order:
+            return level if self.is_sparse(level, key) else self.pattern.take(level)
         if (
             isinstance(key, Contraction)
             or not self.packed
@@ -144,6 +172,18 @@ class Request:
         ):
             return level
         return pack(level, key)
+
+    def comparable(self, level: Tensor, key: Key) -> Tensor:
+        """Fill in repetitions, but no zeros of a pattern: what is compared with the reference.
+
+        Args:
+            level: (B, …), whole or what is kept of it.
+            key: Its order, or a contraction.
+
+        Returns:
+            (B, nnz) of a level that holds the entries of the pattern, else `full`.
+        """
+        return level if self.is_sparse(level, key) else self.full(level, key)
 
     def full(self, level: Tensor, key: Key) -> Tensor:
         """Fill in what is not kept.
@@ -155,4 +195,6 @@ class Request:
         Returns:
             (B, *output_shape) + (n,) * order; a contraction as it is.
         """
+        if self.pattern is not None and self.is_sparse(level, key):
+            return self.pattern.to_dense(level)
         return unpack(level, order_of(key)) if self._is_packed(level, key) else level

@@ -91,7 +91,7 @@ def spot_check(
     except FunctionError as error:
         unknown = {operator.name: float("inf") for operator in operators}
         return SpotCheck(unknown, (str(error),))
-    by_key = {item.key: request.full(row[item.dataset][None], item.key) for item in operators}
+    by_key = {item.key: request.comparable(row[item.dataset][None], item.key) for item in operators}
     deviations = oracle.compare([by_key[key] for key in request.keys])
     seen = {operator.name: deviations[operator.key] for operator in operators}
     wrong = tuple(

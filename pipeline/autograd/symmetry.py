@@ -45,6 +45,8 @@ def pack_symmetric(
     for operator in operators:
         level = datasets[operator.dataset]
         kept[operator.dataset] = request.keep(level, operator.key)
+        if operator.sparse:
+            continue
         if kept[operator.dataset] is level or level.numel() == 0:
             continue
         residuals = asymmetry(level, operator.order).nan_to_num(0.0)

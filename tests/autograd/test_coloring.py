@@ -16,7 +16,7 @@ from pipeline.autograd.coloring import (
     color_star,
     transposed,
 )
-from pipeline.autograd.sparsity import Pattern
+from pipeline.autograd.sparsity.pattern import Pattern
 
 
 def of_dense(matrix):

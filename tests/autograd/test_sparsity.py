@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError
-from pipeline.autograd.sparsity import Pattern, detect
+from pipeline.autograd.sparsity.detection import detect
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.sparsity.sets import SetTable
 from pipeline.errors import ConfigurationError
 

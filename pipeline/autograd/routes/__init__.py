@@ -1,13 +1,31 @@
 """Routes, one file each."""
 
 from pipeline.autograd.routes.base import Route
+from pipeline.autograd.routes.coloured import ColouredCompiledRoute, ColouredRoute
 from pipeline.autograd.routes.compiled import CompiledRoute
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.scalar import ScalarRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 
 ROUTES: dict[str, Route] = {
-    route.name: route for route in (VmapRoute(), ScalarRoute(), CompiledRoute(), LoopRoute())
+    route.name: route
+    for route in (
+        VmapRoute(),
+        ScalarRoute(),
+        CompiledRoute(),
+        ColouredRoute(),
+        ColouredCompiledRoute(),
+        LoopRoute(),
+    )
 }
 
-__all__ = ["ROUTES", "CompiledRoute", "LoopRoute", "Route", "ScalarRoute", "VmapRoute"]
+__all__ = [
+    "ROUTES",
+    "ColouredCompiledRoute",
+    "ColouredRoute",
+    "CompiledRoute",
+    "LoopRoute",
+    "Route",
+    "ScalarRoute",
+    "VmapRoute",
+]

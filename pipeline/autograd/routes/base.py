@@ -13,6 +13,8 @@ from pipeline.autograd.differentiation import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import ConfigurationError
 
+BOTH = "fwd_and_rev"  # mode of a Jacobian: some of it by columns, the rest by rows
+
 
 class Route(ABC):
     """One way to evaluate operators; every subclass is final and lives in its own file.

@@ -6,6 +6,7 @@ compiled forward over reverse mode wrongly; the comparison with the reference gu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import FLOP_SECONDS, FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.request import Evaluate, RefusedError, Request
-from pipeline.autograd.routes.base import Route, one_point, parse_mode
+from pipeline.autograd.routes.base import BOTH, Route, one_point, parse_mode
 from pipeline.autograd.routes.vmap import VmapRoute
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CompiledRoute(Route):
 
     def takes(self, mode: str, request: Request) -> bool:
         """Any mode."""
-        return True
+        return mode != BOTH
 
     def rank(self, request: Request, mode: str) -> int:
         """As route `vmap`: later where a mode takes far more sweeps than the best."""
@@ -55,32 +56,12 @@ class CompiledRoute(Route):
 
         Returns:
             The cost.
-
-        Raises:
-            RefusedError: There is no compiler, or the graph would be too large for one.
         """
-        require_compiler(request.example.device)
-        eager = count_eager(
+        return count_compiled(
             lambda size: _operator(request, mode, size),
-            request.example[None],
-            (chunk or request.directions, chunk or 1),
-            budget,
-            FUNC_SECONDS,
-        )
-        if eager.chunk < request.directions:
-            raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
-        if eager.operations > MOST_NODES:
-            raise RefusedError(f"it takes {eager.operations} operations, more than {MOST_NODES}")
-        graph = _trace(request, mode, 2)
-        nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
-        return Cost(
-            chunk=eager.chunk,
-            point_bytes=eager.point_bytes,
-            fixed_bytes=eager.fixed_bytes,
-            operations=nodes,
-            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * nodes,
-            batch_seconds=1e-4,
-            point_seconds=_seconds(graph, _batch(request, 2)) / 2,
+            request,
+            request.directions,
+            (chunk, budget),
         )
 
     def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
@@ -89,23 +70,79 @@ class CompiledRoute(Route):
         Returns:
             The batch evaluation.
         """
-        compiled = torch.compile(_trace(request, mode, batch), dynamic=False, fullgraph=True)
+        return compile_batch(_operator(request, mode, request.directions), request, batch)
 
-        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-            if len(points) <= batch:
-                return full_width(points)
-            blocks = [full_width(block) for block in torch.split(points, batch)]
-            return tuple(torch.cat(level) for level in zip(*blocks, strict=True))
 
-        def full_width(points: Tensor) -> tuple[Tensor, ...]:
-            count = len(points)
-            if count < batch:
-                points = torch.cat([points, points[-1:].expand(batch - count, -1)])
-            with torch.no_grad():
-                levels = compiled(points.contiguous())
-            return tuple(level[:count].to(points.dtype) for level in levels)
+def count_compiled(
+    operator: Callable[[int], Evaluate],
+    request: Request,
+    directions: int,
+    limits: tuple[int | None, int],
+) -> Cost:
+    """Count what the graph of an operator takes.
 
-        return evaluate
+    Args:
+        operator: Chunk -> evaluation of a batch.
+        request: What is evaluated.
+        directions: Most directions of a level.
+        limits: Chunk, None for as many as fit, and most bytes that one point may hold.
+
+    Returns:
+        The cost.
+
+    Raises:
+        RefusedError: There is no compiler, or the graph would be too large for one.
+    """
+    require_compiler(request.example.device)
+    chunk, budget = limits
+    sizes = (chunk or directions, chunk or 1)
+    eager = count_eager(operator, request.example[None], sizes, budget, FUNC_SECONDS)
+    if eager.chunk < directions:
+        raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
+    if eager.operations > MOST_NODES:
+        raise RefusedError(f"it takes {eager.operations} operations, more than {MOST_NODES}")
+    graph = _trace(operator(directions), _batch(request, 2))
+    nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
+    return Cost(
+        chunk=eager.chunk,
+        point_bytes=eager.point_bytes,
+        fixed_bytes=eager.fixed_bytes,
+        operations=nodes,
+        setup_seconds=COMPILER_SECONDS + NODE_SECONDS * nodes,
+        batch_seconds=1e-4,
+        point_seconds=_seconds(graph, _batch(request, 2)) / 2,
+    )
+
+
+def compile_batch(operator: Evaluate, request: Request, batch: int) -> Evaluate:
+    """Trace and compile an operator for one batch size; shorter batches are padded.
+
+    Args:
+        operator: Evaluation of a batch, all of its directions at once.
+        request: What is evaluated.
+        batch: Points per call.
+
+    Returns:
+        The compiled evaluation.
+    """
+    graph = _trace(operator, _batch(request, batch))
+    compiled = torch.compile(graph, dynamic=False, fullgraph=True)
+
+    def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+        if len(points) <= batch:
+            return full_width(points)
+        blocks = [full_width(block) for block in torch.split(points, batch)]
+        return tuple(torch.cat(level) for level in zip(*blocks, strict=True))
+
+    def full_width(points: Tensor) -> tuple[Tensor, ...]:
+        count = len(points)
+        if count < batch:
+            points = torch.cat([points, points[-1:].expand(batch - count, -1)])
+        with torch.no_grad():
+            levels = compiled(points.contiguous())
+        return tuple(level[:count].to(points.dtype) for level in levels)
+
+    return evaluate
 
 
 def _operator(request: Request, mode: str, chunk: int) -> Evaluate:
@@ -113,16 +150,15 @@ def _operator(request: Request, mode: str, chunk: int) -> Evaluate:
     return evaluate
 
 
-def _trace(request: Request, mode: str, batch: int) -> GraphModule:
+def _trace(operator: Evaluate, points: Tensor) -> GraphModule:
     """The graph of a batch of this size, without mutations, views resolved."""
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
-    operator = _operator(request, mode, request.directions)
     functional = torch.func.functionalize(operator, remove="mutations_and_views")
     with torch.no_grad():
         rules = {torch.ops.aten.bmm.default: _shared_operand}
-        module: GraphModule = make_fx(functional, decomposition_table=rules)(_batch(request, batch))
+        module: GraphModule = make_fx(functional, decomposition_table=rules)(points)
     shared = CSEPass()(module)
     if shared is not None:
         module = shared.graph_module

@@ -115,6 +115,7 @@ def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
     # imported when it is used: it loads torch.fx, which short jobs do not need
     from pipeline.autograd.scalar.contracted import contracted
+    from pipeline.autograd.scalar.dag import ZERO
     from pipeline.autograd.scalar.derivatives import differentiate
     from pipeline.autograd.scalar.emit import Program
     from pipeline.autograd.scalar.expand import expand
@@ -133,6 +134,10 @@ def derive(request: Request) -> Program:
     levels = differentiate(dag, outputs, request.n, request.whole_order)
     inputs = len(request.example) + (0 if request.variable is WHOLE else request.n)
     kept = [request.keep(levels[order][None], order)[0] for order in request.orders]
+    if request.pattern is not None:
+        entries = int((levels[request.sparse_order] != ZERO).sum())
+        if entries > int((kept[-1] != ZERO).sum()):
+            raise RefusedError("it finds entries that the pattern leaves out")
     row = [dag.variable(index) for index in range(inputs - len(request.example), inputs)]
     sums = [contracted(dag, outputs, request.n, item, row) for item in request.contractions]
     return Program(dag, inputs, [*kept, *sums])

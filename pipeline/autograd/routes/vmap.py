@@ -11,7 +11,7 @@ from pipeline.autograd.cost import BATCHED_SECONDS, FUNC_SECONDS, Cost, count_ea
 from pipeline.autograd.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.reverse import reverse_batch
-from pipeline.autograd.routes.base import Route, one_point, parse_mode, spell_mode
+from pipeline.autograd.routes.base import BOTH, Route, one_point, parse_mode, spell_mode
 
 FAR_MORE = 16  # times as many sweeps
 
@@ -40,12 +40,14 @@ class VmapRoute(Route):
 
     def rank(self, request: Request, mode: str) -> int:
         """Later where a mode takes far more sweeps than the best; even to count these takes long."""
+        if request.pattern is not None:
+            return 1
         least = min(_sweeps(request, each) for each in self.modes(request))
         return int(_sweeps(request, mode) > FAR_MORE * least)
 
     def takes(self, mode: str, request: Request) -> bool:
         """Any mode, also one that is not worth trying by itself."""
-        return True
+        return mode != BOTH
 
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
         """Count operations and bytes of one and of two points.

@@ -1,0 +1,144 @@
+"""Coloured directions: a few sweeps from which every entry of a sparse derivative can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.coloring import (
+    color_both,
+    color_columns,
+    color_rows,
+    color_star,
+    is_alone,
+)
+from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.sparsity.detection import detect
+from pipeline.autograd.sparsity.pattern import Pattern
+
+NEGLIGIBLE = 0.5  # of all directions: more are hardly fewer
+SMALL = 8  # variables; below there is nothing to gain
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """How a matrix (m, n) is compressed, and read again.
+
+    Attributes:
+        pattern: Of the matrix.
+        columns: Colour of each column, (n,), -1 for none: the sum over those of one colour is
+            evaluated in one forward sweep.
+        rows: Colour of each row, (m,), in one backward sweep.
+        index: Where each entry lies in (colours of columns, m) followed by (colours of rows, n), flattened.
+    """
+
+    pattern: Pattern
+    columns: Tensor
+    rows: Tensor
+    index: Tensor
+
+    @property
+    def forward(self) -> int:
+        """Number of forward sweeps."""
+        return _count(self.columns)
+
+    @property
+    def backward(self) -> int:
+        """Number of backward sweeps."""
+        return _count(self.rows)
+
+    @property
+    def directions(self) -> int:
+        """Number of all sweeps."""
+        return self.forward + self.backward
+
+
+def compress(request: Request, mode: str) -> Compression:
+    """Colour the pattern of a request for a mode.
+
+    Args:
+        request: What is evaluated: a Jacobian of a vector, or a Hessian of a scalar.
+        mode: Of the last level: ``fwd`` by columns, ``rev`` by rows, ``both``; Hessians by columns.
+
+    Returns:
+        The compression.
+
+    Raises:
+        RefusedError: There is no pattern, or it takes nearly as many directions as there are.
+    """
+    m, n = (request.m, request.n) if request.output_shape else (request.n, request.n)
+    most = {"rev": m, "both": min(m, n)}.get(mode, n)
+    if request.pattern is None and min(m, n) < SMALL:
+        raise RefusedError(f"a {m} x {n} matrix is too small for a pattern to pay")
+    found = _read(known_pattern(request), mode)
+    if request.pattern is None and found.directions > NEGLIGIBLE * most:
+        raise RefusedError(f"its pattern takes {found.directions} directions of {most}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def known_pattern(request: Request) -> Pattern:
+    """The pattern that a request gives, or that its function has.
+
+    Args:
+        request: What is evaluated.
+
+    Returns:
+        The pattern.
+    """
+    if request.pattern is not None:
+        return request.pattern
+    g, z = request.at(request.example)
+    return detect(g, z, request.sparse_order)
+
+
+def seeds(colors: Tensor, chunk: int, like: Tensor) -> Iterator[Tensor]:
+    """Sums of unit vectors of one colour.
+
+    Args:
+        colors: Colour of each entry, (n,), -1 for none.
+        chunk: Directions per block.
+        like: Gives dtype and device.
+
+    Yields:
+        Blocks (c, n) with c <= chunk.
+    """
+    for start in range(0, _count(colors), chunk):
+        stop = min(start + chunk, _count(colors))
+        # made here, so that what functionalises a trace sees it
+        numbers = torch.arange(start, stop, device=like.device)
+        yield (colors.to(like.device) == numbers[:, None]).to(like.dtype)
+
+
+def _count(colors: Tensor) -> int:
+    return int(colors.max()) + 1 if len(colors) else 0
+
+
+@lru_cache(maxsize=8)
+def _read(pattern: Pattern, mode: str) -> Compression:
+    m, n = pattern.shape
+    none = {"rows": torch.full((m,), -1), "columns": torch.full((n,), -1)}
+    if mode == "symmetric":
+        colors = color_star(pattern)
+        alone = is_alone(pattern, colors)
+        row = torch.where(alone, pattern.rows, pattern.columns)
+        column = torch.where(alone, pattern.columns, pattern.rows)
+        return Compression(pattern, colors, none["rows"], colors[column] * m + row)
+    if mode == "fwd":
+        colors = color_columns(pattern)
+        index = colors[pattern.columns] * m + pattern.rows
+        return Compression(pattern, colors, none["rows"], index)
+    if mode == "rev":
+        colors = color_rows(pattern)
+        index = colors[pattern.rows] * n + pattern.columns
+        return Compression(pattern, none["columns"], colors, index)
+    columns, rows = color_both(pattern)
+    by_column = columns[pattern.columns] * m + pattern.rows
+    by_row = _count(columns) * m + rows[pattern.rows] * n + pattern.columns
+    return Compression(
+        pattern, columns, rows, torch.where(is_alone(pattern, columns), by_column, by_row)
+    )

@@ -1,0 +1,149 @@
+"""Whether results are kept dense, or only the entries of a pattern."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.compression import known_pattern
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.errors import ConfigurationError, nearest
+
+log = logging.getLogger(__name__)
+FORMATS = ("dense", "sparse", "auto")
+FEWEST = 10_000  # entries of a matrix for which zeros are worth looking for unasked
+DENSEST = 1 / 8  # part of a matrix that is kept sparse unasked
+
+Given = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How results are kept.
+
+    Attributes:
+        format: dense, sparse (only entries that can be other than zero), or auto: sparse where that
+            is much smaller.
+        given: Patterns that the function's author gives, by operator: ``g(n) -> mask (m, n)`` or
+            (rows, columns); the others are found.
+    """
+
+    format: str = "dense"
+    given: Given = field(default_factory=dict)
+
+    def faults(self) -> list[str]:
+        """What is wrong with it, a sentence each."""
+        if self.format in FORMATS:
+            return []
+        return [f"format {self.format!r} is unknown. {nearest(self.format, FORMATS)}"]
+
+
+DENSE = Form()
+
+
+def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pattern | None:
+    """Find the pattern of what is kept sparse.
+
+    Args:
+        form: What the user asked for.
+        request: What is evaluated.
+        operators: What was asked for.
+
+    Returns:
+        The pattern; None where results are kept dense.
+
+    Raises:
+        ConfigurationError: Sparse results are asked for that cannot be had.
+    """
+    if form.format == "dense" or not _may_pay(form, request):
+        return None
+    if request.keys[-1] != request.sparse_order:
+        if form.format == "auto":
+            return None
+        names = ", ".join(operator.name for operator in operators)
+        raise ConfigurationError(
+            [
+                "format=sparse keeps the jacobian of a vector or the hessian of a scalar function as the "
+                f"highest order; got {names} of a function with output shape {request.output_shape}"
+            ]
+        )
+    try:
+        pattern = _given(form, request, operators) or known_pattern(request)
+    except RefusedError as reason:
+        if form.format == "auto":
+            log.info("results are kept dense: %s", reason)
+            return None
+        raise ConfigurationError(
+            [
+                f"format=sparse: no pattern is found: {reason}; give one as Function(sparsity=…), or format=dense"
+            ]
+        ) from None
+    if form.format == "auto" and pattern.density > DENSEST:
+        return None
+    log.info("sparse: %d of %d x %d entries are kept", pattern.nnz, *pattern.shape)
+    return pattern
+
+
+def mark_sparse(operators: tuple[Operator, ...], pattern: Pattern | None) -> tuple[Operator, ...]:
+    """Say of which operators only the entries of a pattern are kept: those of the highest order.
+
+    Args:
+        operators: What was asked for.
+        pattern: The pattern, or None.
+
+    Returns:
+        The operators.
+    """
+    if pattern is None:
+        return operators
+    highest = max(operator.order for operator in operators)
+    return tuple(
+        Operator(operator.name, operator.order, sparse=True)
+        if operator.key == highest
+        else operator
+        for operator in operators
+    )
+
+
+def _may_pay(form: Form, request: Request) -> bool:
+    rows = request.m if request.output_shape else request.n
+    return form.format == "sparse" or rows * request.n >= FEWEST
+
+
+def _given(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pattern | None:
+    names = [operator.name for operator in operators if operator.order == request.order]
+    known = [form.given[name] for name in names if name in form.given]
+    if not known or request.variable.spec() is not None:
+        return None
+    made = known[0](request.n)
+    shape = (request.m if request.output_shape else request.n, request.n)
+    flat = _flat(made, shape)
+    pattern = Pattern.of_flat(flat, shape, ("the pattern is the function author's",))
+    if not request.output_shape and not pattern.is_symmetric:
+        raise ConfigurationError(["sparsity: the pattern of a Hessian has to be symmetric"])
+    return pattern
+
+
+def _flat(made: Any, shape: tuple[int, int]) -> Tensor:
+    if isinstance(made, tuple):
+        rows, columns = (torch.as_tensor(each).to(torch.int64) for each in made)
+    else:
+        mask = torch.as_tensor(made)
+        if tuple(mask.shape) != shape:
+            raise ConfigurationError(
+                [
+                    f"sparsity: expected a mask of shape {shape} or (rows, columns), got shape {tuple(mask.shape)}"
+                ]
+            )
+        rows, columns = (mask != 0).nonzero().unbind(1)
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    if rows.shape != columns.shape or not bool(inside.all()):
+        raise ConfigurationError([f"sparsity: rows and columns have to lie within {shape}"])
+    return rows * shape[1] + columns

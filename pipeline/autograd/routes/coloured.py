@@ -1,0 +1,206 @@
+"""Routes `coloured` and `coloured_compiled`: a few coloured directions in place of all.
+
+The entries of a sparse Jacobian or Hessian are read from products with sums of unit vectors that do
+not disturb one another. What the pattern leaves out is not looked at: the comparison with the
+reference, along random directions, is of the whole derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.compression import Compression, compress, seeds
+from pipeline.autograd.cost import FUNC_SECONDS, Cost, count_eager
+from pipeline.autograd.differentiation import Levels, differentiate
+from pipeline.autograd.forward_mode import FORWARD_SECONDS
+from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.routes.base import BOTH, Route
+from pipeline.autograd.routes.compiled import COMPILER_SECONDS, compile_batch, count_compiled
+
+SIDES = {
+    "fwd": "fwd",
+    "rev": "rev",
+    BOTH: "both",
+    "fwd_over_rev": "symmetric",
+}
+
+
+class ColouredRoute(Route):
+    """Coloured directions by torch.func, eagerly, over a batch of points."""
+
+    name: ClassVar[str] = "coloured"
+    widest: ClassVar[int] = 1 << 16
+    pointwise: ClassVar[bool] = False
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """Columns, rows or both of a Jacobian; columns of a Hessian."""
+        if request.keys[-1] != request.sparse_order:  # sums of entries come after whole derivatives
+            return ()
+        return ("fwd", "rev", BOTH) if request.order == 1 else ("fwd_over_rev",)
+
+    def takes(self, mode: str, request: Request) -> bool:
+        """Only its own."""
+        return mode in self.modes(request)
+
+    def least_seconds(self, mode: str) -> float:
+        """Of loading forward mode; a pattern alone is found sooner."""
+        return FORWARD_SECONDS if "fwd" in mode else FORWARD_SECONDS / 3
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count operations and bytes of one and of two points.
+
+        Returns:
+            The cost at the largest chunk that fits.
+        """
+        directions = compress(request, SIDES[mode]).directions
+        return count_eager(
+            lambda size: self.prepare(request, mode, size, 1),
+            request.example[None],
+            (chunk or max(directions, 1), chunk or 1),
+            budget,
+            FUNC_SECONDS,
+        )
+
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
+        """Colour the pattern, and compose the operator.
+
+        Returns:
+            The batch evaluation.
+        """
+        compression = compress(request, SIDES[mode])
+        operator = compressed(request, compression, chunk)
+
+        def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                levels = operator(points)
+            return read(request, compression, [level.to(points.dtype) for level in levels])
+
+        return evaluate
+
+
+class ColouredCompiledRoute(Route):
+    """The same directions as one graph, compiled by Inductor."""
+
+    name: ClassVar[str] = "coloured_compiled"
+    widest: ClassVar[int] = 1 << 12
+    pointwise: ClassVar[bool] = False
+
+    def modes(self, request: Request) -> tuple[str, ...]:
+        """As route `coloured`."""
+        return ColouredRoute().modes(request)
+
+    def takes(self, mode: str, request: Request) -> bool:
+        """As route `coloured`."""
+        return mode in self.modes(request)
+
+    def least_seconds(self, mode: str) -> float:
+        """Of Inductor's start."""
+        return COMPILER_SECONDS
+
+    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
+        """Count operations of the graph, and the memory of the same transforms run eagerly.
+
+        Returns:
+            The cost.
+        """
+        compression = compress(request, SIDES[mode])
+        directions = max(compression.directions, 1)
+        return count_compiled(
+            lambda size: compressed(request, compression, size),
+            request,
+            directions,
+            (chunk, budget),
+        )
+
+    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
+        """Compile for this batch size, or take it from the compiler's cache.
+
+        Returns:
+            The batch evaluation.
+        """
+        compression = compress(request, SIDES[mode])
+        operator = compressed(request, compression, max(compression.directions, 1))
+        compiled = compile_batch(operator, request, batch)
+        return lambda points: read(request, compression, compiled(points))
+
+
+def compressed(request: Request, compression: Compression, chunk: int) -> Evaluate:
+    """Lower orders as they are, and the highest one along coloured directions.
+
+    Args:
+        request: What is evaluated.
+        compression: The directions.
+        chunk: Directions evaluated together.
+
+    Returns:
+        A function from points (B, d) to each order asked for, the highest one as (B, results).
+    """
+
+    def at_point(point: Tensor) -> Levels:
+        g, z = request.at(point)
+        below = differentiate(g, ("rev",) * (request.order - 1), chunk)
+        lower, results = _along(below, compression, chunk)(z)
+        return *lower, results
+
+    def evaluate(points: Tensor) -> tuple[Tensor, ...]:
+        levels = torch.func.vmap(at_point)(points)
+        return tuple(levels[order] for order in request.orders)
+
+    return evaluate
+
+
+def read(
+    request: Request, compression: Compression, levels: tuple[Tensor, ...] | list[Tensor]
+) -> tuple[Tensor, ...]:
+    """Read the entries of the highest order.
+
+    Args:
+        request: What is evaluated.
+        compression: Where they lie.
+        levels: What `compressed` gives.
+
+    Returns:
+        Each order asked for: the highest one as (B, nnz) where a pattern is kept, else whole.
+    """
+    *lower, results = levels
+    values = results.index_select(1, compression.index.to(results.device))
+    if request.pattern is None:
+        return *lower, compression.pattern.to_dense(values)
+    return *lower, values
+
+
+def _along(
+    below: Callable[[Tensor], Levels], compression: Compression, chunk: int
+) -> Callable[[Tensor], tuple[Levels, Tensor]]:
+    """The level above along coloured columns, then along coloured rows, flattened; and all below."""
+
+    def split(z: Tensor) -> tuple[Tensor, Levels]:
+        levels = below(z)
+        return levels[-1], levels
+
+    def evaluate(z: Tensor) -> tuple[Levels, Tensor]:
+        lower: Levels = ()
+        blocks: list[Tensor] = []
+        for tangents in seeds(compression.columns, chunk, z):
+            block, repeated = torch.func.vmap(lambda tangent: _forward(split, z, tangent))(tangents)
+            blocks.append(block.reshape(-1))
+            lower = tuple(level[0] for level in repeated)
+        if compression.backward or not blocks:
+            result: tuple[Any, ...] = torch.func.vjp(split, z, has_aux=True)
+            last, pull, lower = result
+            for cotangents in seeds(compression.rows, chunk, last):
+                blocks.append(torch.func.vmap(pull)(cotangents)[0].reshape(-1))
+        return lower, torch.cat(blocks) if blocks else z.new_zeros(0)
+
+    return evaluate
+
+
+def _forward(
+    split: Callable[[Tensor], tuple[Tensor, Levels]], z: Tensor, tangent: Tensor
+) -> tuple[Tensor, Levels]:
+    result: tuple[Any, ...] = torch.func.jvp(split, (z,), (tangent,), has_aux=True)
+    return result[1], result[2]
