@@ -56,7 +56,11 @@ def test_a_number_of_entries_that_fits_no_size():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
     "route",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "compiled")) for name in ROUTES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "compiled"))
+        for name in ROUTES
+        if not name.startswith("coloured")
+    ],
 )
 def test_every_route(route, dtype):
     points = POINTS.to(dtype)
