@@ -94,7 +94,7 @@ def commands() -> str:
 def _help(module: str) -> str:
     whole = _printed(module, "--help")
     parts = [f"## python -m {module}", _fenced(whole)]
-    for name in re.findall(r"^    ([a-z]+) ", whole, flags=re.MULTILINE):
+    for name in re.findall(r"^    ([a-z]+)(?: |$)", whole, flags=re.MULTILINE):
         title = f"### {module.removeprefix('pipeline.')} {name}"
         parts += [title, _fenced(_printed(module, name, "--help"))]
     return "\n\n".join(parts)
