@@ -3,7 +3,6 @@
 import math
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -17,12 +16,6 @@ import pytest
 from conftest import ROOT
 
 from pipeline import open_results
-
-
-def readme_blocks(language):
-    return re.findall(
-        rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
-    )
 
 
 def result_of(folder):
@@ -39,67 +32,6 @@ def test_modes_of_the_lennard_jones_icosahedron(cli, tmp_path):
         modes = np.linalg.eigvalsh(file["hessian"][0])
     assert np.sum(np.abs(modes) < 1e-8) == 6
     assert np.sum(modes > 1) == 33
-    shown = [block for block in readme_blocks("python") if "lj13_modes" in block]
-    assert len(shown) == 2
-    for block in shown:
-        example = subprocess.run(
-            [sys.executable, "-W", "error", "-c", block],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert example.returncode == 0, example.stderr
-        assert "-44.3268" in example.stdout
-        assert example.stdout.split()[-2:] == ["6", "33"]
-
-
-def test_the_notebook_examples_of_the_readme(tmp_path):
-    (block,) = [block for block in readme_blocks("python") if "pipeline.evaluate" in block]
-    done = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_plugin_of_the_readme_passes_its_own_tests(tmp_path, cli):
-    blocks = [block for block in readme_blocks("python") if "chain" in block]
-    (tmp_path / "mine.py").write_text(blocks[0])
-    (tmp_path / "test_mine.py").write_text(blocks[1])
-    done = cli("-q", "test_mine.py", module="pytest")
-    assert "test_there_is_an_independent_oracle" in done.stdout
-    assert "1 failed" in done.stdout, done.stdout  # it has no closed form, and is told so
-    commands = [
-        line
-        for block in readme_blocks("bash")
-        for line in block.splitlines()
-        if "function=chain" in line
-    ]
-    (command,) = commands
-    ran = subprocess.run(
-        command.replace("python ", f"{sys.executable} ", 1),
-        shell=True, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-
-
-COMMANDS = [
-    line.split("#")[0].strip()
-    for block in readme_blocks("bash")
-    for line in block.splitlines()
-    if line.startswith("python -m pipeline ") and "chain" not in line
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme(command, tmp_path):
-    np.savetxt(
-        tmp_path / "points.csv", np.random.default_rng(0).uniform(-1, 1, (5, 2)), delimiter=","
-    )
-    command = command.replace("device=cuda", "device=cpu")
-    done = subprocess.run(
-        command.replace("python ", f"{sys.executable} ", 1),
-        shell=True, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def normal_density(z):

@@ -22,6 +22,7 @@ FENCE = re.compile(r"^```(\w+)(?: title=\"(.+?)\")?\n(.*?)^```$", re.MULTILINE |
 MARK = re.compile(r"\A---\ntest: (\w+)\n---\n")
 SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = [
+    ROOT / "README.md",
     DOCS / "start.md",
     *sorted((DOCS / "tutorials").glob("*.md")),
     *sorted((DOCS / "how-to").glob("*.md")),
@@ -29,10 +30,11 @@ PAGES = [
 
 
 def marked(path):
-    """A page with the marker that stands at its top."""
+    """A page with the marker that stands at its top; the README has no room for one."""
     mark = MARK.match(path.read_text())
-    marks = [getattr(pytest.mark, mark[1])] if mark else []
-    return pytest.param(path, id=f"{path.parent.name}/{path.stem}", marks=marks)
+    slow = mark[1] if mark else "slow" if path.name == "README.md" else ""
+    name = path.relative_to(ROOT).with_suffix("").as_posix()
+    return pytest.param(path, id=name, marks=[getattr(pytest.mark, slow)] if slow else [])
 
 
 class Reader:
