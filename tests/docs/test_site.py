@@ -62,6 +62,12 @@ def test_every_page_is_in_the_navigation():
     )
 
 
+def test_every_link_of_the_readme_leads_somewhere():
+    for place in ("README.md", "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / place).read_text()):
+            assert (ROOT / link).exists(), (place, link)
+
+
 @pytest.mark.slow
 def test_the_site_is_built_strictly_without_a_network_and_needs_none(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
