@@ -19,14 +19,16 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.module_function import as_function
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import unpack
-from pipeline.autograd.planner import Asked, ask, check_options, probe_indices
+from pipeline.autograd.planner import Asked, Wanted, ask, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Wrt
+from pipeline.directions import direction_of
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
+from pipeline.grids.directed import Directed, rows_of
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options, Storage, Workers
 from pipeline.parameters import bind
@@ -56,6 +58,7 @@ class Keywords(TypedDict, total=False):
     on_disagreement: str
     symmetric: str
     format: str
+    directions: Any
 
 
 class RunKeywords(Keywords, total=False):
@@ -139,12 +142,14 @@ def prepare(
             or record of a plugin's.
         example_points: (P, n): points like those that will be evaluated; they decide n, dtype and
             device, and the routes are compared on some of them.
-        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
+            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed),
-            format (dense, sparse or auto), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed), format (dense, sparse or auto),
+            directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
+            fields of `pipeline.job.Options`.
 
     Returns:
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
@@ -174,10 +179,12 @@ def evaluate(
             or record of a plugin's.
         points: (N, n), or a grid; their dtype and device are those of the evaluation unless
             ``dtype=`` and ``device=`` say otherwise.
-        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
+            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed),
-            format (dense, sparse or auto), and the fields of `pipeline.job.Options`.
+            `pipeline.job.Job`), symmetric (full or packed), format (dense, sparse or auto),
+            directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
+            fields of `pipeline.job.Options`.
 
     Returns:
         The derivatives, with the names of the datasets as attributes.
@@ -198,9 +205,10 @@ def evaluate(
     checked = Random(len(grid)).randrange(len(grid))
     parts, failures = [], {}
     for start in range(0, len(grid), plan.batch):
-        batch = grid[start : start + plan.batch].to(plan.device, plan.dtype)
+        stop = min(start + plan.batch, len(grid))
+        batch = rows_of(grid, start, stop).to(plan.device, plan.dtype)
         found = evaluator.guarded(batch)
-        parts.append({"x": batch, "status": found.status, **found.datasets})
+        parts.append({"x": batch[:, : grid.n], "status": found.status, **found.datasets})
         failures.update({start + index: reason for index, reason in found.failures.items()})
         row = checked - start if start <= checked < start + len(batch) else None
         for check in evaluator.checks(batch, found, row):
@@ -231,13 +239,14 @@ def run(
         function: A torch function of one point (n,) -> () or (m,), a torch.nn.Module, or the name
             or record of a plugin's.
         points: (N, n), or a grid.
-        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), all, or several.
+        operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
+            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
         output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
         shard_rows: Points per file; None lets the planner choose.
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric, the fields of `pipeline.job.Options`, and ``store``: how
+            `pipeline.job.Job`), symmetric, directions, the fields of `pipeline.job.Options`, and ``store``: how
             the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
@@ -260,7 +269,8 @@ def run(
         storage=_storage(keywords),
     )
     registry = build_registry(job.plugins)
-    return open_results(run_job(job, bound, grid, registry.hook).path)
+    where = _directed(grid, keywords)
+    return open_results(run_job(job, bound, where, registry.hook).path)
 
 
 def _plugins(keywords: Keywords) -> tuple[str, ...]:
@@ -292,12 +302,30 @@ def _ask(
     function: Differentiable, points: Any, operators: str | Sequence[str], keywords: Keywords
 ) -> tuple[Grid, Options, Asked]:
     bound, grid, options = _bind(function, points, keywords)
-    symmetric = keywords.get("symmetric", "full")
-    order, wrt = keywords.get("order"), keywords.get("wrt")
-    asked = ask(bound, _names(operators), order, wrt, symmetric, keywords.get("format", "dense"))
+    grid = _directed(grid, keywords)
+    wanted = Wanted(
+        _names(operators),
+        keywords.get("order"),
+        keywords.get("wrt"),
+        keywords.get("symmetric", "full"),
+        keywords.get("format", "dense"),
+        direction_of(grid),
+    )
+    asked = ask(bound, wanted)
     if faults := asked.form.faults():
         raise ConfigurationError(faults)
     return grid, options, asked
+
+
+def _directed(grid: Grid, keywords: Keywords) -> Grid:
+    """Put the directions beside the points: one vector, one for each point, or a grid of them."""
+    given = keywords.get("directions")
+    if given is None:
+        return grid
+    if not isinstance(given, Grid):
+        vectors = torch.as_tensor(given)
+        given = PointsGrid(vectors[None] if vectors.ndim == 1 else vectors)
+    return Directed(grid, given)
 
 
 def _bind(
@@ -349,7 +377,7 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric", "format"]
+    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric", "format", "directions"]
     words += ["store"] if stored else []
     unknown = set(keywords) - set(words)
     if unknown:
@@ -371,7 +399,7 @@ def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
 
 
 def _probe_points(grid: Grid, options: Options) -> Tensor:
-    points = torch.cat([grid[index : index + 1] for index in probe_indices(len(grid))])
+    points = torch.cat([rows_of(grid, index, index + 1) for index in probe_indices(len(grid))])
     return points.to(resolve_device(options.device), resolve_dtype(options.dtype))
 
 

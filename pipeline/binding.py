@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
-from pipeline.autograd.operators import resolve_operators
-from pipeline.autograd.planner import ask, check_options
+from pipeline.autograd.operators import contract, resolve_operators
+from pipeline.autograd.planner import Wanted, ask, check_options
+from pipeline.directions import direction_of, with_directions
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function
 from pipeline.grids.base import Grid
@@ -51,9 +52,28 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
     _operator_faults(job, record, parameters, grid.n, faults)
     if faults or function is None:
         raise ConfigurationError(faults)
+    variables = function.n
     if job.wrt not in (None, "inputs"):
-        ask(function, job.operators, job.order, job.wrt)
+        asked = ask(function, Wanted(job.operators, job.order, job.wrt))
+        variables = asked.variable.size(function.n)
+    if job.directions:
+        grid = _directed(job, registry, grid, function, variables)
+    named = resolve_operators(job.operators, job.order, function.output_shape)
+    contract(named, direction_of(grid), variables, function.output_shape)
     return function, grid
+
+
+def _directed(
+    job: Job, registry: Registry, grid: Grid, function: BoundFunction, variables: int
+) -> Grid:
+    options = dict(job.directions)
+    try:
+        kind = registry.grid(str(options.pop("name")))
+    except ConfigurationError as error:
+        raise ConfigurationError([f"directions: {fault}" for fault in error.faults]) from error
+    outputs = function.output_shape[0] if function.output_shape else 1
+    size = outputs if job.operators == ("vjp",) else variables
+    return with_directions(grid, kind, options, size, job.seed)
 
 
 def _option_faults(job: Job) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.planner import prepare, probe_indices
 from pipeline.errors import DisagreementError, StoreError
+from pipeline.grids.directed import rows_of
 from pipeline.job import Options, RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.provenance import collect, now
@@ -47,7 +48,7 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     job, grid = work.job, work.grid
     options = job.options if plan is None else _as_planned(job.options, plan)
     indices = probe_indices(len(grid))
-    points = torch.cat([grid[index : index + 1] for index in indices])
+    points = torch.cat([rows_of(grid, index, index + 1) for index in indices])
     points = points.to(resolve_device(options.device), resolve_dtype(options.dtype))
     try:
         return prepare(work.asked, points, options, count=len(grid), rows=job.shard_rows)
@@ -241,12 +242,15 @@ class Execution:
 
     def _append(self, points: Tensor, found: Evaluated) -> Callable[[ShardWriter], None]:
         """What the writing thread does: it is the one that waits for a device."""
-        tensors = {"x": points, **found.datasets, "status": found.status}
+        d = self.work.function.n
+        tensors = {"x": points[:, :d], **found.datasets, "status": found.status}
+        if points.shape[1] > d:
+            tensors["direction"] = points[:, d:]
         rows = self.transfer.take(tensors)
         return lambda shard: shard.append(rows())
 
     def _batch(self, start: int, stop: int) -> tuple[Tensor, Evaluated]:
-        points = self.transfer.put(self.work.grid[start:stop])
+        points = self.transfer.put(rows_of(self.work.grid, start, stop))
         found = self.evaluator.guarded(points)
         notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
         return points, found

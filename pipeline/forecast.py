@@ -22,6 +22,7 @@ from pipeline.executors import build_executor
 from pipeline.executors.base import Limits
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
+from pipeline.grids.directed import rows_of
 from pipeline.job import Job
 from pipeline.plan import RunPlan, Work
 from pipeline.store.result import SMALL
@@ -248,7 +249,7 @@ def _timed(evaluator: Evaluator, grid: Grid, rows: int) -> Callable[[], float]:
 
     def call() -> float:
         began = time.perf_counter()
-        found = evaluator.guarded(grid[0:rows].to(plan.device, plan.dtype))
+        found = evaluator.guarded(rows_of(grid, 0, rows).to(plan.device, plan.dtype))
         found.status.sum().item()  # a GPU has then done its work
         return time.perf_counter() - began
 

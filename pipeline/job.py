@@ -107,6 +107,8 @@ class Job:
             or name, parameters for all parameters of a module, or some of these by name.
         grid: Name of the kind of grid.
         grid_options: Options of the grid that the user gave.
+        directions: What jvp, vjp and hvp are taken along: the name of a kind of grid, and its
+            options; nothing for none.
         plugins: The user's own plugin files.
         options: How to evaluate.
         seed: Seed of everything random.
@@ -126,6 +128,7 @@ class Job:
     wrt: str | int | tuple[str | int, ...] | None = None
     grid: str = ""
     grid_options: Mapping[str, Any] = field(default_factory=dict)
+    directions: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     options: Options = Options()
     seed: int = 0

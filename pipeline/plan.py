@@ -14,11 +14,13 @@ import torch
 
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.operators import Operator, resolve_operators
-from pipeline.autograd.planner import Asked, ask
+from pipeline.autograd.planner import Asked, Wanted, ask
 from pipeline.autograd.variable import WHOLE, Variable
+from pipeline.directions import direction_of
 from pipeline.errors import StoreError
 from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
+from pipeline.grids.directed import Directed
 from pipeline.job import Job, Storage
 from pipeline.provenance import now
 from pipeline.store.layout import SCHEMA, Layout
@@ -97,7 +99,9 @@ class Work:
     def asked(self) -> Asked:
         """What is to be differentiated, built once."""
         job = self.job
-        return ask(self.function, job.operators, job.order, job.wrt, job.storage.symmetric)
+        symmetric, direction = job.storage.symmetric, direction_of(self.grid)
+        wanted = Wanted(job.operators, job.order, job.wrt, symmetric, direction=direction)
+        return ask(self.function, wanted)
 
     @cached_property
     def variable(self) -> Variable:
@@ -153,7 +157,15 @@ class Work:
             input_units=record.input_units,
             output_units=record.output_units,
             storage=self.job.storage,
+            directions=self._directions(),
         )
+
+    def _directions(self) -> tuple[int, str] | None:
+        """Size of the directions that are stored with the points, and what they run along."""
+        if not isinstance(self.grid, Directed) or self.grid.common is not None:
+            return None
+        across = any(operator.name == "vjp" for operator in self.operators)
+        return self.grid.directions.n, "output" if across else "variable"
 
     def attrs(self, start: int, stop: int) -> dict[str, Any]:
         """Root attributes of a file with the points start … stop - 1."""
@@ -170,7 +182,10 @@ class Work:
     def described_grid(self) -> dict[str, Any]:
         """What a file says of the grid: its spec, and the axes of a product grid."""
         axes = (self.grid.axes if sum(self.grid.shape) <= LONGEST_AXES else None) or ()
-        spec = {"spec_json": json.dumps(dict(self.grid.spec), sort_keys=True)}
+        spec: dict[str, Any] = {"spec_json": json.dumps(dict(self.grid.spec), sort_keys=True)}
+        common = self.grid.common if isinstance(self.grid, Directed) else None
+        if common is not None:
+            spec["direction"] = common.numpy()
         return spec | {f"axis_{column}": axis.numpy() for column, axis in enumerate(axes, 1)}
 
     def existing_plan(self) -> RunPlan | None:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.job import Job, Options, Storage, Workers
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-GROUPS = ("job", "grid", "device", "executor")
+GROUPS = ("job", "grid", "directions", "device", "executor")
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -25,6 +25,7 @@ class Schema:
 
     job: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)
+    directions: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     executor: dict[str, Any] = field(default_factory=dict)
     store: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +111,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         wrt=_wrt(plain["wrt"]),
         grid=str(grid.pop("name")),
         grid_options=grid,
+        directions={} if plain["directions"].get("name", "none") == "none" else plain["directions"],
         plugins=tuple(plain["plugins"]),
         options=Options(
             device=str(device["name"]),

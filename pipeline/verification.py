@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.checks import check_reference
+from pipeline.autograd.contractions import Direction
 from pipeline.autograd.module_function import as_function
-from pipeline.autograd.operators import Directions, Operator, asking, contract
+from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.planner import probe_indices
+from pipeline.autograd.planner import probe_indices, without_direction
 from pipeline.autograd.request import Request
-from pipeline.autograd.variable import resolve_variable
+from pipeline.autograd.variable import Beside, resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, bind_function
@@ -123,10 +125,14 @@ def _compare(
     points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
     names = results.labels.get("input", ())
     variable = resolve_variable(identity.get("wrt"), f, points.shape[1], names)
-    bare = Request(f, points[0], tuple(f(points[0]).shape), (), variable)
-    operators = contract(
-        [Operator(*pair) for pair in identity["operators"]], Directions(), bare.n, bare.output_shape
-    )
+    shape, named = tuple(f(points[0]).shape), [Operator(*pair) for pair in identity["operators"]]
+    direction = None
+    if any(operator.name in ALONG for operator in named):
+        points, direction = _with_directions(results, points, rows)
+        d = results["x"].shape[1]
+        f, variable = partial(without_direction, f, d), Beside(variable, d)
+    bare = Request(f, points[0], shape, (), variable)
+    operators = contract(named, direction, bare.n, shape)
     by_key = {operator.key: operator.name for operator in operators}
     twins = [operator for operator in operators if by_key[operator.key] != operator.name]
     request = asking(bare, operators)
@@ -153,6 +159,16 @@ def _compare(
     ]
     checks = check_reference(request, points, oracle)
     return [*facts, *checks.unchecked], [*faults, *checks.disagreements]
+
+
+def _with_directions(results: Results, points: Tensor, rows: list[int]) -> tuple[Tensor, Direction]:
+    """Rows with the direction behind each point, and where it stands."""
+    common = results.common_direction
+    if common is not None:
+        return points, Direction(torch.from_numpy(common))
+    given = torch.from_numpy(np.stack([results["direction"][row] for row in rows]))
+    d = points.shape[1]
+    return torch.cat([points, given], dim=1), Direction(columns=(d, d + given.shape[1]))
 
 
 def _same(results: Results, one: str, other: str, row: int) -> bool:

@@ -33,6 +33,12 @@ class Direction:
     vector: Tensor | None = None
     columns: tuple[int, int] = (0, 0)
 
+    @property
+    def size(self) -> int:
+        """Number of its entries."""
+        first, after = self.columns
+        return after - first if self.vector is None else len(self.vector)
+
     def at(self, row: Tensor) -> Tensor:
         """The direction that belongs to rows (…, d): (…, size), or (size,) for all of them."""
         return row[..., slice(*self.columns)] if self.vector is None else self.vector.to(row)

@@ -21,7 +21,7 @@ CONTRACTED = {
     "jvp": 1, "vjp": 1, "hvp": 2, "hessian_diagonal": 2, "laplacian": 2, "divergence": 1,
 }  # fmt: skip
 OPERATORS = {**WHOLE, **CONTRACTED}
-ALONG = {"jvp": "tangent", "hvp": "tangent", "vjp": "cotangent"}
+ALONG = ("jvp", "vjp", "hvp")  # what is taken along a direction
 HIGHEST_ORDER = 8
 SYMMETRIC = ("full", "packed")
 
@@ -104,22 +104,9 @@ def resolve_operators(
     return tuple(dict.fromkeys(chosen))
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
-    """The directions that operators are taken along.
-
-    Attributes:
-        tangent: Of jvp and hvp, (n,).
-        cotangent: Of vjp, as many entries as there are outputs.
-    """
-
-    tangent: Direction | None = None
-    cotangent: Direction | None = None
-
-
 def contract(
     operators: Sequence[Operator],
-    directions: Directions,
+    direction: Direction | None,
     n: int,
     output_shape: tuple[int, ...],
 ) -> tuple[Operator, ...]:
@@ -127,7 +114,7 @@ def contract(
 
     Args:
         operators: As `resolve_operators` gives them.
-        directions: Along which they are taken.
+        direction: Along which jvp, hvp (n entries) and vjp (m entries) are taken.
         n: Number of variables.
         output_shape: () or (m,).
 
@@ -138,29 +125,49 @@ def contract(
         ConfigurationError: A direction is missing, or the function has no divergence.
     """
     names = [operator.name for operator in operators]
-    faults = [
-        f"{name} needs a {ALONG[name]}; give one by {ALONG[name]}=…"
-        for name in names
-        if name in ALONG and getattr(directions, ALONG[name]) is None
-    ]
+    faults = _direction_faults(names, direction, n, output_shape)
     if "divergence" in names and output_shape != (n,):
         faults.append(
             f"divergence needs as many outputs as variables: expected shape ({n},), got {output_shape}"
         )
     if faults:
         raise ConfigurationError(faults)
+    given = direction or Direction()
     return tuple(
-        replace(operator, contraction=_BUILD[operator.name](directions))
+        replace(operator, contraction=_BUILD[operator.name](given))
         if operator.name in CONTRACTED
         else operator
         for operator in operators
     )
 
 
-_BUILD: dict[str, Callable[[Directions], Contraction]] = {
-    "jvp": lambda given: Along(1, given.tangent or Direction()),
-    "hvp": lambda given: Along(2, given.tangent or Direction()),
-    "vjp": lambda given: Across(given.cotangent or Direction()),
+def _direction_faults(
+    names: Sequence[str], direction: Direction | None, n: int, output_shape: tuple[int, ...]
+) -> list[str]:
+    along = [name for name in names if name in ALONG]
+    if direction is None:
+        return [
+            f"{name} is taken along a direction, and none is given; give directions=random, "
+            "directions=file, directions=points, or in Python directions=v"
+            for name in along
+        ]
+    if not along:
+        return [f"directions are given, and {', '.join(names)} takes none; leave them out"]
+    if "vjp" in along and not output_shape:
+        return ["vjp needs a function with several outputs; ask for the gradient"]
+    sizes = {name: output_shape[0] if name == "vjp" else n for name in along}
+    return [
+        f"{name} needs directions of {size} entries, one for each "
+        f"{'output' if name == 'vjp' else 'variable'}, got {direction.size}"
+        for name, size in sizes.items()
+        if size != direction.size
+    ]
+
+
+_BUILD: dict[str, Callable[[Direction], Contraction]] = {
+    "jvp": lambda given: Along(1, given),
+    "hvp": lambda given: Along(2, given),
+    "vjp": Across,
     "hessian_diagonal": lambda given: Diagonal(summed=False),
     "laplacian": lambda given: Diagonal(summed=True),
     "divergence": lambda given: Divergence(),

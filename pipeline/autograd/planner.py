@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -12,18 +12,19 @@ from torch import Tensor
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
+from pipeline.autograd.contractions import Direction
 from pipeline.autograd.evaluator import Calls, Evaluator, Plan
 from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.module_function import as_function
-from pipeline.autograd.operators import Directions, Operator, asking, contract, resolve_operators
+from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import BOTH, parse_mode
-from pipeline.autograd.variable import WHOLE, Variable, Wrt, resolve_variable
+from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
 from pipeline.function import BoundFunction
 from pipeline.job import Options
@@ -43,8 +44,8 @@ class Asked:
         output_shape: Output shape that f has to have; None if any will do.
         variable: What f is differentiated with respect to.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
-        directions: What jvp, vjp and hvp are taken along.
         form: Whether only the entries of a pattern are kept.
+        direction: What jvp, vjp and hvp are taken along.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -54,36 +55,63 @@ class Asked:
     output_shape: tuple[int, ...] | None = None
     variable: Variable = WHOLE
     symmetric: str = "full"
-    directions: Directions = field(default_factory=Directions)
     form: Form = DENSE
+    direction: Direction | None = None
 
 
-def ask(
-    function: BoundFunction,
-    operators: tuple[str, ...],
-    order: int | None,
-    wrt: Wrt | None,
-    symmetric: str = "full",
-    form: str = "dense",
-) -> Asked:
-    """Say what is to be differentiated.
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of a function.
 
-    Args:
-        function: The function; where it is a module, a copy of it is what is evaluated.
+    Attributes:
         operators: Names of operators.
         order: Order of the operator `derivative`.
         wrt: With respect to what: see `resolve_variable`.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
         form: dense, sparse or auto: see `pipeline.autograd.formats.Form`.
+        direction: What jvp, vjp and hvp are taken along; where every point has its own, it stands
+            behind the point in the rows that are evaluated.
+    """
+
+    operators: tuple[str, ...]
+    order: int | None = None
+    wrt: Wrt | None = None
+    symmetric: str = "full"
+    form: str = "dense"
+    direction: Direction | None = None
+
+
+def ask(function: BoundFunction, wanted: Wanted) -> Asked:
+    """Say what is to be differentiated.
+
+    Args:
+        function: The function; where it is a module, a copy of it is what is evaluated.
+        wanted: What is wanted of it.
 
     Returns:
         What `prepare` takes.
     """
-    f, record = as_function(function.f), function.function
-    variable = resolve_variable(wrt, f, function.n, record.input_names)
+    f, record, d = as_function(function.f), function.function, function.n
+    variable = resolve_variable(wanted.wrt, f, d, record.input_names)
     given = {name: partial(make, **function.parameters) for name, make in record.sparsity.items()}
-    kept, shape = Form(form, given), function.output_shape
-    return Asked(f, record.name, operators, order, shape, variable, symmetric, form=kept)
+    if wanted.direction is not None and wanted.direction.vector is None:
+        f, variable = partial(without_direction, f, d), Beside(variable, d)
+    return Asked(
+        f,
+        record.name,
+        wanted.operators,
+        wanted.order,
+        function.output_shape,
+        variable,
+        wanted.symmetric,
+        Form(wanted.form, given),
+        wanted.direction,
+    )
+
+
+def without_direction(f: Callable[[Tensor], Tensor], columns: int, row: Tensor) -> Tensor:
+    """Evaluate at the point alone that a row (d + size,) begins with."""
+    return f(row[:columns])
 
 
 def resolve(
@@ -102,7 +130,7 @@ def resolve(
     packed = asked.symmetric == "packed"
     named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
     request = Request(asked.f, example, output_shape, (), asked.variable, packed)
-    operators = contract(named, asked.directions, request.n, output_shape)
+    operators = contract(named, asked.direction, request.n, output_shape)
     request = asking(request, operators)
     pattern = choose_pattern(asked.form, request, operators)
     return replace(request, pattern=pattern), mark_sparse(operators, pattern)

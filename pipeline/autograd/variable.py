@@ -112,6 +112,35 @@ class Columns(Variable):
         return tuple(columns[index] for index in self.indices) if columns else ()
 
 
+@dataclass(frozen=True)
+class Beside(Variable):
+    """A variable of a point that has further columns behind it, which are no part of it.
+
+    Attributes:
+        inner: The variable.
+        columns: d, the number of columns of the point itself.
+    """
+
+    inner: Variable
+    columns: int
+
+    def size(self, columns: int) -> int:
+        """That of the variable, whatever stands behind the point."""
+        return self.inner.size(self.columns)
+
+    def at(self, f: OnPoint, point: Tensor) -> tuple[OnPoint, Tensor]:
+        """Leave out what stands behind the point."""
+        return self.inner.at(f, point[: self.columns])
+
+    def spec(self) -> list[str | int] | None:
+        """That of the variable."""
+        return self.inner.spec()
+
+    def names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Those of the variable."""
+        return self.inner.names(columns)
+
+
 @dataclass(frozen=True, eq=False)
 class Parameters(Variable):
     """Parameters of a module, flattened and concatenated; the whole point is held.

@@ -85,6 +85,8 @@ class Layout:
         input_units: Unit of the inputs.
         output_units: Unit of the value.
         storage: How the datasets lie on disk.
+        directions: Entries of the direction of each point, and whether they belong to the outputs
+            (output) or to what is differentiated (variable); None where no point has its own.
         columns: Number of columns of x, where these are not what is differentiated; the derivatives
             then have dimensions `variable`, `variable_2`, … in place of `input`, `input_2`, …
         variable_names: Name of each variable, or empty.
@@ -102,6 +104,7 @@ class Layout:
     storage: Storage = field(default_factory=Storage)
     columns: int | None = None
     variable_names: Sequence[str] = ()
+    directions: tuple[int, str] | None = None
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -125,7 +128,15 @@ class Layout:
         x = Dataset("x", (length,), np.dtype(self.dtype), ("point", "input"), x_attrs)
         derivatives = [self._derivative(name, order) for name, order in self.operators]
         status = Dataset("status", (), np.dtype("u1"), ("point",), _status_attrs())
-        return (x, *derivatives, status)
+        return (x, *self._direction(), *derivatives, status)
+
+    def _direction(self) -> tuple[Dataset, ...]:
+        if self.directions is None:
+            return ()
+        size, belongs = self.directions
+        along = "output" if belongs == "output" else self._along
+        attrs = {"units": "1", "long_name": "direction of each point", "layout": "dense"}
+        return (Dataset("direction", (size,), np.dtype(self.dtype), ("point", along), attrs),)
 
     def row_bytes(self) -> int:
         """Bytes of one point in all datasets."""

@@ -154,7 +154,14 @@ class Results:
     def axes(self) -> tuple[NDArray[np.float64], ...]:
         """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
         grid = self._group("grid")
-        return tuple(grid[f"axis_{column}"] for column in range(1, len(grid)))
+        count = sum(name.startswith("axis_") for name in grid)
+        return tuple(grid[f"axis_{column}"] for column in range(1, count + 1))
+
+    @cached_property
+    def common_direction(self) -> NDArray[np.float64] | None:
+        """The direction that jvp, vjp and hvp were taken along at every point, if there is one."""
+        found: NDArray[np.float64] | None = self._group("grid").get("direction")
+        return found
 
     @property
     def edited(self) -> bool:
