@@ -249,9 +249,9 @@ def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[in
 
 def _symmetry(request: Request, level: Tensor) -> float | None:
     pattern = request.pattern
-    if pattern is None or not request.is_sparse(level, request.order):
-        return symmetry_residual(level, request.order)
-    if request.order < 2:
+    if pattern is None or not request.is_sparse(level, request.whole_order):
+        return symmetry_residual(level, request.whole_order)
+    if request.whole_order < 2:
         return None
     kept = level[level.isfinite().all(dim=1)]
     size = kept.abs().amax(dim=1) if kept.numel() else kept.new_zeros(0)
