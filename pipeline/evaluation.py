@@ -1,0 +1,77 @@
+"""Derivatives that were evaluated and kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.evaluator import Plan
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.packing import unpack
+from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.errors import PipelineError, nearest
+from pipeline.store.sparse_rows import SparseRows
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Derivatives in memory. Datasets are attributes: ``evaluation.hessian``.
+
+    Attributes:
+        x: The points, (N, n).
+        datasets: Dataset name -> (N, …), on the device of the evaluation.
+        status: uint8 (N,): 1 ok, 2 not finite, 3 the function raised.
+        failures: Index of a point -> what the function said there.
+        certificate: Why the numbers can be trusted.
+        plan: How they were evaluated.
+        operators: What was evaluated. What ``symmetric="packed"`` keeps as ``hessian_packed`` is
+            whole under its own name, ``evaluation.hessian``, and so is ``hessian_sparse``.
+        pattern: Entries that ``format="sparse"`` keeps; None where everything is dense.
+    """
+
+    x: Tensor
+    datasets: Mapping[str, Tensor]
+    status: Tensor
+    failures: Mapping[int, str]
+    certificate: Certificate
+    plan: Plan
+    operators: tuple[Operator, ...]
+    pattern: Pattern | None = None
+
+    def sparse(self, name: str) -> SparseRows:
+        """Give the matrices of a sparse result.
+
+        Args:
+            name: jacobian or hessian.
+
+        Returns:
+            For SciPy, torch, or filled in.
+
+        Raises:
+            PipelineError: Nothing of this name was kept sparse.
+        """
+        pattern, values = self.pattern, self.datasets.get(f"{name}_sparse")
+        if pattern is None or values is None:
+            raise PipelineError(
+                f"no sparse {name!r} was evaluated, but {', '.join(self.datasets)}; ask for format='sparse'"
+            )
+        parts = (values.cpu().numpy(), pattern.indptr.numpy(), pattern.columns.numpy())
+        return SparseRows(*parts, pattern.shape[1])
+
+    def __getattr__(self, name: str) -> Tensor:
+        datasets: Mapping[str, Tensor] = self.__dict__.get("datasets", {})
+        if name in datasets:
+            return datasets[name]
+        for operator in self.__dict__.get("operators", ()):
+            if operator.name == name and operator.sparse and self.pattern is not None:
+                return self.pattern.to_dense(datasets[operator.dataset])
+            if operator.name == name:
+                return unpack(datasets[operator.dataset], operator.order)
+        raise AttributeError(f"nothing named {name!r} was evaluated. {nearest(name, datasets)}")
+
+    def __dir__(self) -> list[str]:
+        names = [operator.name for operator in self.operators]
+        return sorted({*super().__dir__(), *self.datasets, *names})
