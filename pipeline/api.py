@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -276,8 +276,7 @@ def _bind(
         parameters, faults = bind(function.parameters, given, "parameters")
         if faults:
             raise ConfigurationError(faults)
-        bound = bind_function(function, parameters, grid.n)
-        return replace(bound, loadable=loadable), grid, options
+        return bind_function(function, parameters, grid.n, loadable), grid, options
     if not callable(function):
         raise PipelineError(
             f"function: expected a torch function, a name or a Function record, got {type(function).__name__}"

@@ -7,15 +7,13 @@ import hashlib
 import inspect
 import pickle
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from pipeline.errors import ConfigurationError
-
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+from pipeline.files_read import INSTALLED
 
 
 def source_digest(build: Callable[..., Any]) -> str:
@@ -29,17 +27,32 @@ def source_digest(build: Callable[..., Any]) -> str:
     """
     while isinstance(build, functools.partial):
         build = build.func
+    path = source_file(build)
+    if path is None:
+        return callable_digest(build)
+    files = {path}
+    if "." not in getattr(build, "__module__", "."):
+        files |= _modules_beside(path.parent)
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def source_file(build: Callable[..., Any]) -> Path | None:
+    """Find the source file that defines a callable.
+
+    Args:
+        build: Any Python callable.
+
+    Returns:
+        Its resolved path; None where there is no file, as in a notebook.
+    """
+    while isinstance(build, functools.partial):
+        build = build.func
     try:
         path = inspect.getsourcefile(inspect.unwrap(build))
     except TypeError:  # built into torch or Python
-        path = None
-    if path is None or not Path(path).is_file():
-        return callable_digest(build)
-    files = {Path(path).resolve()}
-    if "." not in getattr(build, "__module__", "."):
-        files |= _modules_beside(Path(path).resolve().parent)
-    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files))
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return None
+    return Path(path).resolve() if path is not None and Path(path).is_file() else None
 
 
 def _modules_beside(folder: Path) -> set[Path]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, FunctionError, PluginError
-from pipeline.fingerprint import source_digest
+from pipeline.files_read import digest_with_files, files_read, read_at_import
+from pipeline.fingerprint import source_digest, source_file
 from pipeline.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ class Function:
         sparsity: ``jacobian`` or ``hessian`` -> ``g(n, **parameters)``, a mask (m, n) or (rows,
             columns) of the entries that can be other than zero, where these are not found by
             themselves.
+        data: Files that the function reads by other means than Python's own, such as HDF5, or not
+            before it is evaluated; relative to the file that defines `build`. What Python opens while
+            the plugin is imported and while f is built is found without being named.
     """
 
     name: str
@@ -108,6 +113,7 @@ class Function:
     closed_form: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     scenarios: Sequence[Scenario] = ()
     sparsity: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    data: Sequence[str] = ()
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -186,10 +192,28 @@ class Function:
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    @property
-    def source_digest(self) -> str:
-        """SHA-256 of the file that defines `build`: another source is another run."""
-        return source_digest(self.build)
+    def source_digest(self, read: Iterable[Path] = ()) -> str:
+        """Tell one source from another: another source, or other data, is another run.
+
+        Args:
+            read: Data files that were read while f was built.
+
+        Returns:
+            SHA-256 of the file that defines `build` and of all data files.
+
+        Raises:
+            FunctionError: A file of `data` is not there.
+        """
+        source = source_file(self.build)
+        folder = Path.cwd() if source is None else source.parent
+        declared = [folder / name for name in self.data]
+        for path in declared:
+            if not path.is_file():
+                raise FunctionError(
+                    f"function {self.name!r}: its data= names {path}, and there is no such file"
+                )
+        at_import = () if source is None else read_at_import(source)
+        return digest_with_files(source_digest(self.build), {*read, *declared, *at_import})
 
 
 def _length(value: object) -> int:
@@ -227,13 +251,16 @@ class BoundFunction:
             return self.function.build(**self.parameters)
 
 
-def bind_function(function: Function, parameters: Mapping[str, Any], n: int) -> BoundFunction:
-    """Fix the parameters and the size of a function.
+def bind_function(
+    function: Function, parameters: Mapping[str, Any], n: int, loadable: bool = True
+) -> BoundFunction:
+    """Fix the parameters and the size of a function, and build it.
 
     Args:
         function: The record of the plugin.
         parameters: All of its parameters, checked.
         n: Number of inputs.
+        loadable: A plugin contributes it under its name.
 
     Returns:
         What a run differentiates.
@@ -241,7 +268,17 @@ def bind_function(function: Function, parameters: Mapping[str, Any], n: int) -> 
     Raises:
         ConfigurationError: The function does not take n inputs.
     """
-    sizes = function.sizes(**parameters)
+    with files_read() as read:
+        _require_size(function, function.sizes(**parameters), n)
+        shape = function.shape(n, **parameters)
+        with function.explained("build", parameters):
+            f = function.build(**parameters)
+    bound = BoundFunction(function, parameters, n, shape, function.source_digest(read), loadable)
+    bound.__dict__["f"] = f  # what has been built already
+    return bound
+
+
+def _require_size(function: Function, sizes: int | AnySize, n: int) -> None:
     if isinstance(sizes, AnySize) and not sizes.fits(n):
         raise ConfigurationError(
             [f"function {function.name!r} needs {sizes}; the points have n = {n}"]
@@ -250,8 +287,6 @@ def bind_function(function: Function, parameters: Mapping[str, Any], n: int) -> 
         raise ConfigurationError(
             [f"function {function.name!r} takes n = {sizes} inputs; the points have n = {n}"]
         )
-    shape = function.shape(n, **parameters)
-    return BoundFunction(function, parameters, n, shape, function.source_digest)
 
 
 @dataclass(frozen=True)

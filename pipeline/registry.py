@@ -17,6 +17,7 @@ import pluggy
 
 from pipeline import hookspecs
 from pipeline.errors import ConfigurationError, PluginError, nearest, one_line
+from pipeline.files_read import importing
 from pipeline.function import Function, GridKind
 from pipeline.grids import builtin as builtin_grids
 
@@ -171,7 +172,8 @@ def load_file(file: str) -> ModuleType:
         sys.path.append(str(path.parent))
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with importing(path):
+            spec.loader.exec_module(module)
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
         hint = ""
