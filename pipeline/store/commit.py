@@ -6,9 +6,11 @@ never replaces anything), remove the temporary, fsync the directory. Only then m
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,10 @@ from pathlib import Path
 
 from pipeline.errors import StoreError, one_line
 
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# what file systems say that have no links, or no such rename
+NOT_SUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+AT_FDCWD, RENAME_NOREPLACE = -100, 1
+CLAIM_SECONDS = 20.0  # for which a claim is respected
 
 
 @contextmanager
@@ -91,14 +96,57 @@ def _publish(temporary: Path, final: Path) -> None:
 
 
 def _link(temporary: Path, final: Path) -> None:
+    """Give the file its name unless somebody else has it: by the first way that the file system knows."""
+    for give in (os.link, _rename_to_nothing):
+        try:
+            give(temporary, final)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+        else:
+            return
+    _rename_by_claim(temporary, final)
+
+
+def _rename_to_nothing(temporary: Path, final: Path) -> None:
+    """Rename in one step that fails where the name is taken: a system call of Linux."""
     try:
-        os.link(temporary, final)
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old library
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    names = os.fsencode(temporary), os.fsencode(final)
+    if rename(AT_FDCWD, names[0], AT_FDCWD, names[1], ctypes.c_uint(RENAME_NOREPLACE)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(final))
+
+
+def _rename_by_claim(temporary: Path, final: Path) -> None:
+    """Rename while a file of another name, which only one process can make, keeps all others away."""
+    claim = final.parent / f".{final.name}.claim"
+    deadline = time.monotonic() + CLAIM_SECONDS
+    while not _made(claim):
+        if final.exists():
+            return
+        if time.monotonic() > deadline:
+            raise OSError(
+                errno.EBUSY, "another process was about to give the name; remove", str(claim)
+            )
+        time.sleep(0.05)
+    try:
+        if not final.exists():
+            temporary.rename(final)
+    finally:
+        claim.unlink()
+
+
+def _made(claim: Path) -> bool:
+    try:
+        claim.touch(exist_ok=False)
     except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        temporary.rename(final)  # a file system without links
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

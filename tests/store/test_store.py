@@ -217,16 +217,6 @@ def test_a_committed_file_is_never_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["done"]
 
 
-def test_a_file_system_without_links_is_served_by_rename(tmp_path, monkeypatch):
-    def refuse(source, target):
-        raise PermissionError(1, "no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with committed(tmp_path / "done") as temporary:
-        temporary.write_text("content")
-    assert (tmp_path / "done").read_text() == "content"
-
-
 def test_a_full_disk_is_one_clear_error(tmp_path):
     def fill():
         with committed(tmp_path / "done") as temporary:
