@@ -160,7 +160,7 @@ def test_a_plugin_that_cannot_tell_its_sizes(field):
 
     record = pipeline.Function("broken", lambda: cubes, **{field: broken})
     with pytest.raises(
-        FunctionError, match=f"{field} of function 'broken'.*ZeroDivisionError: no size"
+        FunctionError, match=f"function 'broken': its {field} raises.*ZeroDivisionError: no size"
     ):
         pipeline.evaluate(record, X)
 
