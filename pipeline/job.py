@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.errors import ConfigurationError
 from pipeline.parameters import bind, parameters_of
 
-Compression = Literal["none", "gzip"]
+Compression = Literal["none", "gzip", "zstd"]
 Symmetric = Literal["full", "packed"]
 
 

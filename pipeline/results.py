@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     merging.add_argument("path", help="a result file, or the directory of a run")
     merging.add_argument("target", type=Path, help="the file to write")
-    merging.add_argument("--compression", help="none, gzip; default: as it is")
+    merging.add_argument("--compression", help="none, gzip or zstd; default: as it is")
     merging.add_argument("--level", type=int, help="of the compression; default: its own")
     merging.set_defaults(run=_consolidate)
     exporting = commands.add_parser("export", help="to NumPy, Zarr or CSV")

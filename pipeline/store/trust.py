@@ -16,13 +16,15 @@ from typing import Any
 import h5py
 
 from pipeline.errors import StoreError, one_line
+from pipeline.store.compression import INSTALL, ZSTD, has_zstd, storage_of
 from pipeline.store.layout import GROUPS, SCHEMA
 from pipeline.store.run_directory import SHARDS
 from pipeline.store.seal import require_seal
 
 ATTRIBUTES = ("schema", "title", "history", "run_id", "start", "stop")
-FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-DENSEST = 1100  # bytes that one byte of a gzip stream can stand for, and a little more
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, ZSTD}
+# bytes that one byte of a compressed chunk can stand for, and a little more
+DENSEST = {"none": 1, "gzip": 1100, "zstd": 40_000}
 MOST_ENTRIES = 1 << 20  # numbers of an entry of a group
 SOURCE = re.compile(rf"{SHARDS}/shard-\d{{5,}}\.h5")
 REMEDY = "take it from a copy, or remove it and run the same command again"
@@ -148,6 +150,8 @@ def _require_own_storage(stored: h5py.Dataset, path: Path) -> None:
         raise StoreError(
             f"{path}: {name!r} needs filters that this project does not write: {sorted(filters)}"
         )
+    if ZSTD in filters and not has_zstd():
+        raise StoreError(f"{path}: {name!r} is compressed by zstd, which {INSTALL}")
 
 
 def _require_rows(stored: h5py.Dataset, path: Path, rows: int) -> None:
@@ -161,7 +165,7 @@ def _require_rows(stored: h5py.Dataset, path: Path, rows: int) -> None:
         )
     size = math.prod(stored.shape) * stored.dtype.itemsize
     there = stored.id.get_storage_size()
-    densest = DENSEST if stored.chunks else 1
+    densest = DENSEST[storage_of(stored).compression]
     if not stored.is_virtual and (size > there * densest or there > path.stat().st_size):
         raise StoreError(
             f"{path}: {name!r} claims {size} bytes, the file holds {there} of them: it is cut off"

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, StoreError
 from pipeline.job import Storage
-from pipeline.store.compression import CHUNK, chunk_shape, storage_faults
+from pipeline.store import compression as compression_module
+from pipeline.store.compression import CHUNK, chunk_shape, storage_faults, storage_of
+from pipeline.store.reader import open_results
 
 POINTS = torch.linspace(-1, 1, 3000, dtype=torch.float64).reshape(1000, 3)
 
@@ -25,16 +27,16 @@ def run(place, **keywords):
         return stored.path, {name: stored[name][:] for name in stored.names}
 
 
-def test_the_numbers_are_the_same_in_fewer_bytes(tmp_path):
+@pytest.mark.parametrize(("compression", "level"), [("gzip", 9), ("zstd", 3), ("zstd", None)])
+def test_the_numbers_are_the_same_in_fewer_bytes(tmp_path, compression, level):
     plain, expected = run(tmp_path / "plain")
-    packed, seen = run(tmp_path / "packed", store={"compression": "gzip", "level": 9})
+    packed, seen = run(tmp_path / "packed", store={"compression": compression, "level": level})
     assert plain.parent.name == packed.parent.name  # the same run: no number depends on it
     for name, values in expected.items():
         assert np.array_equal(seen[name], values), name
     for path in (packed, *(packed.parent / "shards").glob("*.h5")):
         with h5py.File(path) as file:
-            assert file["hessian"].compression == "gzip"
-            assert file["hessian"].compression_opts == 9
+            assert storage_of(file["hessian"]) == Storage(compression, level or 1)
             assert file["hessian"].chunks[1:] == (3, 3)
     assert pipeline.verify(packed, function=f).faults == ()
 
@@ -56,7 +58,10 @@ def test_a_run_keeps_what_it_was_begun_with(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"compression": "zip"}, "store.compression: expected one of 'none', 'gzip'.*got 'zip'"),
+        (
+            {"compression": "zip"},
+            "store.compression: expected one of 'none', 'gzip', 'zstd'.*got 'zip'",
+        ),
         ({"compresion": "gzip"}, "store.compresion is unknown. Did you mean 'compression'"),
         ({"compression": "gzip", "level": 11}, "store.level: expected 0 to 9 or null.*got 11"),
         ({"level": 1}, "store.level: expected null for compression none, got 1"),
@@ -66,6 +71,28 @@ def test_what_cannot_be_written_is_refused(given, message, tmp_path):
     with pytest.raises(ConfigurationError, match=message):
         run(tmp_path, store=given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_zeros_take_nearly_nothing_and_are_believed(tmp_path):
+    for compression in ("gzip", "zstd"):
+        with pipeline.run(
+            lambda x: (x * 0).sum(), torch.zeros(60_000, 4, dtype=torch.float64), "hessian",
+            output_dir=tmp_path / compression, store={"compression": compression},
+        ) as stored:  # fmt: skip
+            assert not stored.hessian[:].any()
+            assert stored.path.stat().st_size < 200_000
+
+
+def test_without_the_package_zstd_is_refused(tmp_path, monkeypatch):
+    path, _ = run(tmp_path / "a", store={"compression": "zstd"})
+    monkeypatch.setattr(compression_module, "has_zstd", lambda: False)
+    monkeypatch.setattr("pipeline.store.trust.has_zstd", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"zstd needs the package hdf5plugin: pip install"):
+        run(tmp_path / "b", store={"compression": "zstd"})
+    with pytest.raises(
+        StoreError, match=r"is compressed by zstd, which needs the package hdf5plugin"
+    ):
+        open_results(path)
 
 
 def test_the_command_line_knows_it(cli, tmp_path):

@@ -111,7 +111,7 @@ KINDS = {  # what is written, and which of its files is damaged
     "compressed": ({"compression": "gzip"}, 1 << 40, "result.h5"),
     "references": ({}, 0, "result.h5"),
     "shard": ({}, 0, "shards/shard-00001.h5"),
-    "compressed shard": ({"compression": "gzip"}, 0, "shards/shard-00001.h5"),
+    "compressed shard": ({"compression": "zstd"}, 0, "shards/shard-00001.h5"),
 }
 
 
