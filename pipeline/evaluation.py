@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.autograd.certificate import Certificate
-from pipeline.autograd.evaluator import Plan
+from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import unpack
 from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
+from pipeline.store.layout import STATUS
 from pipeline.store.sparse_rows import SparseRows
 
 
@@ -40,6 +42,16 @@ class Evaluation:
     plan: Plan
     operators: tuple[Operator, ...]
     pattern: Pattern | None = None
+
+    def _repr_html_(self) -> str:
+        counts = {name: int((self.status == code).sum()) for name, code in STATUS.items()}
+        facts = {
+            "points": len(self.x),
+            "status": ", ".join(f"{count} {name}" for name, count in counts.items() if count),
+            **{name: f"{tuple(part.shape)} {part.dtype}" for name, part in self.datasets.items()},
+            **{f"point {index} failed": text for index, text in list(self.failures.items())[:5]},
+        }
+        return card("Derivatives", facts) + self.certificate._repr_html_()
 
     def sparse(self, name: str) -> SparseRows:
         """Give the matrices of a sparse result.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.display import card
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -56,6 +58,13 @@ class Certificate:
     def record(self) -> dict[str, Any]:
         """The certificate as plain values."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        known = {name.replace("_", " "): value for name, value in self.record().items()}
+        return card(
+            "Certificate",
+            {name: value for name, value in known.items() if value not in (None, (), {})},
+        )
 
 
 def symmetry_residual(level: Tensor, order: int) -> float | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.cost import Cost
-from pipeline.autograd.evaluator import Candidate
+from pipeline.autograd.evaluation_plan import Candidate
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key

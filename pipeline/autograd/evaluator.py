@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.certificate import Certificate
-from pipeline.autograd.cost import Cost
+from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Request
@@ -20,93 +20,11 @@ from pipeline.autograd.reverse import plain
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
+from pipeline.display import card
 from pipeline.errors import MemoryBudgetError, PipelineError
 
 log = logging.getLogger(__name__)
 OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A route and mode that was considered.
-
-    Attributes:
-        route: Name of the route.
-        mode: E.g. fwd_over_rev, outermost first.
-        verdict: Used, or why not.
-        cost: What it takes, where it was counted.
-        seconds: Predicted time of the whole job.
-        error: Worst error against the reference, where it was compared.
-    """
-
-    route: str
-    mode: str
-    verdict: str
-    cost: Cost | None = None
-    seconds: float | None = None
-    error: float | None = None
-
-    def row(self) -> tuple[str, ...]:
-        """The candidate in words, as a line of the plan's explanation."""
-        memory = "-" if self.cost is None else f"{self.cost.point_bytes}"
-        numbers = (
-            "-" if number is None else f"{number:.2g}" for number in (self.seconds, self.error)
-        )
-        seconds, error = numbers
-        return self.route, self.mode, seconds, memory, error, self.verdict
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How an evaluator works: chosen once, the same for every call.
-
-    Attributes:
-        route: Name of the route.
-        mode: E.g. fwd_over_rev, outermost first.
-        batch: Points evaluated in one call.
-        dtype: Precision of points and derivatives.
-        device: Where it runs.
-        cost: What it takes.
-        considered: All candidates, the one that is used last.
-    """
-
-    route: str
-    mode: str
-    batch: int
-    dtype: torch.dtype
-    device: torch.device
-    cost: Cost
-    considered: tuple[Candidate, ...] = ()
-
-    @property
-    def chunk(self) -> int:
-        """Directions evaluated together."""
-        return self.cost.chunk
-
-    @property
-    def point_seconds(self) -> float:
-        """Predicted time per point in a full batch."""
-        return self.cost.point_seconds + self.cost.batch_seconds / self.batch
-
-    @property
-    def refused(self) -> dict[str, str]:
-        """Route and mode -> why it is not used."""
-        return {f"{item.route} {item.mode}": item.verdict for item in self.considered[:-1]}
-
-    def explain(self) -> str:
-        """Say what was considered and why this is used, as a table.
-
-        Returns:
-            A line per candidate: route, mode, predicted seconds, bytes per point, agreement, verdict.
-        """
-        heads = ("route", "mode", "predicted s", "bytes/point", "error", "verdict")
-        rows = [heads, *(item.row() for item in reversed(self.considered))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -162,6 +80,14 @@ class Evaluator:
         self._calls, self._request = calls, request
         self._fits = sys.maxsize  # points at once, as far as memory has not run out
         self.operators, self.plan, self.certificate = operators, plan, certificate
+
+    def _repr_html_(self) -> str:
+        shapes = {
+            name: f"(B{''.join(f', {size}' for size in shape)})"
+            for name, shape in self._shapes().items()
+        }
+        facts = {f"evaluator(points)[{name!r}]": shape for name, shape in shapes.items()}
+        return card("Evaluator", facts) + self.plan._repr_html_() + self.certificate._repr_html_()
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.contractions import Direction
-from pipeline.autograd.evaluator import Calls, Evaluator, Plan
+from pipeline.autograd.evaluation_plan import Plan
+from pipeline.autograd.evaluator import Calls, Evaluator
 from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder

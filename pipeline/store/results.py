@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.display import card
 from pipeline.errors import StoreError, nearest
 from pipeline.store.header import Header
 from pipeline.store.layout import STATUS, read_group
@@ -344,3 +345,16 @@ class Results:
         lines += [f"  {array!r}" for array in self._arrays.values()]
         gaps = self.missing()
         return "\n".join(lines + ([f"  missing: {gaps}"] if gaps else []))
+
+    def _repr_html_(self) -> str:
+        gaps = ", ".join(f"{start} … {stop - 1}" for start, stop in self.missing()[:5])
+        checks = ("route", "mode", "points_checked", "reference_error", "rows_checked")
+        known = {name: self.certificate[name] for name in checks if name in self.certificate}
+        facts = {
+            "points": self.points,
+            "path": self.path,
+            **{name: f"{array.shape} {array.dtype}" for name, array in self._arrays.items()},
+            **({"missing": gaps} if gaps else {}),
+            **{name.replace("_", " "): value for name, value in known.items()},
+        }
+        return card(str(self.attrs.get("title", "derivatives")), facts)
