@@ -153,9 +153,11 @@ def _told_what_is_safe(work: Work) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         plan = work.existing_plan()
-        log.warning(
-            "interrupted: %d of %s shards are safe in %s; run the same command again to go on",
-            len(work.directory.finished_shards()), len(plan.ranges) if plan else "?",
-            work.directory.path,
-        )  # fmt: skip
+        if plan is None:
+            log.warning("interrupted while the run was planned; nothing has been computed")
+        else:
+            log.warning(
+                "interrupted: %d of %d shards are safe in %s; run the same command again to go on",
+                len(work.directory.finished_shards()), len(plan.ranges), work.directory.path,
+            )  # fmt: skip
         raise

@@ -122,7 +122,7 @@ def choose(study: Study) -> Choice:
             except RefusedError as reason:
                 error = trial.error if last and last.draft is draft else None
                 considered.append(draft.seen_as(f"refused: {reason}", error))
-                log.info("route %s %s is not used: %s", draft.route.name, draft.mode, reason)
+                log.debug("route %s %s is not used: %s", draft.route.name, draft.mode, reason)
             else:
                 slower = [
                     other.seen_as("predicted to be slower") for other in drafts[position + 1 :]
@@ -178,7 +178,7 @@ def _drafts(
             drafts.append(_draft(study, route, mode))
         except RefusedError as reason:
             considered.append(Candidate(route.name, mode, f"refused: {reason}"))
-            log.info("route %s %s is not used: %s", route.name, mode, reason)
+            log.debug("route %s %s is not used: %s", route.name, mode, reason)
     return drafts
 
 
