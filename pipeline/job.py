@@ -11,6 +11,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.parameters import bind, parameters_of
 
 Compression = Literal["none", "gzip", "zstd"]
+Format = Literal["auto", "dense", "sparse"]
 Symmetric = Literal["full", "packed"]
 
 
@@ -58,18 +59,21 @@ class Workers:
 class Storage:
     """How results lie on disk; none of it changes a number.
 
-    A run keeps what it was begun with, whatever is asked for later; only `symmetric` makes another
-    run, since it decides which numbers are there.
+    A run keeps what it was begun with, whatever is asked for later; only `symmetric` and
+    `format` make another run, since they decide which numbers are there.
 
     Attributes:
         compression: none, or a filter of HDF5.
         level: Of the compression; None for its own default.
         symmetric: full, or packed: derivatives of order 2 and more without their repetitions.
+        format: dense, sparse (of a Jacobian or Hessian, only entries that can be other than zero),
+            or auto: sparse where that is much smaller.
     """
 
     compression: Compression = "none"
     level: int | None = None
     symmetric: Symmetric = "full"
+    format: Format = "auto"
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Storage:

@@ -13,8 +13,11 @@ from typing import Any
 import torch
 
 from pipeline.autograd.evaluator import Evaluator
-from pipeline.autograd.operators import Operator, resolve_operators
-from pipeline.autograd.planner import Asked, Wanted, ask
+from pipeline.autograd.formats import mark_sparse, may_pay
+from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
+from pipeline.autograd.planner import Asked, Wanted, ask, resolve
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.directions import direction_of
 from pipeline.errors import StoreError
@@ -23,6 +26,7 @@ from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed
 from pipeline.job import Job, Storage
 from pipeline.provenance import now
+from pipeline.store import layout as store_layout
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
 
@@ -93,15 +97,39 @@ class Work:
         """What is evaluated."""
         shape = self.function.output_shape
         symmetric = self.job.storage.symmetric
-        return resolve_operators(self.job.operators, self.job.order, shape, symmetric)
+        named = resolve_operators(self.job.operators, self.job.order, shape, symmetric)
+        sums = any(operator.name in CONTRACTED for operator in named)  # which have no pattern
+        return named if sums else mark_sparse(named, self.pattern)
 
     @cached_property
     def asked(self) -> Asked:
         """What is to be differentiated, built once."""
-        job = self.job
-        symmetric, direction = job.storage.symmetric, direction_of(self.grid)
-        wanted = Wanted(job.operators, job.order, job.wrt, symmetric, direction=direction)
+        job, storage, direction = self.job, self.job.storage, direction_of(self.grid)
+        wanted = Wanted(
+            job.operators, job.order, job.wrt, storage.symmetric, storage.format, direction
+        )
         return ask(self.function, wanted)
+
+    @cached_property
+    def pattern(self) -> Pattern | None:
+        """Entries of the highest derivative that are stored; None for all.
+
+        It follows from the function alone, so that it is the same in every process of a run.
+        """
+        n = (
+            self.function.n
+            if self.job.wrt in (None, "inputs")
+            else self.variable.size(self.function.n)
+        )
+        shape = self.function.output_shape
+        form = self.job.storage.format
+        if form == "auto" and any(name in CONTRACTED for name in self.job.operators):
+            return None
+        if not may_pay(form, (shape[0] if shape else n, n)):
+            return None
+        options = self.job.options
+        example = self.grid[0:1].to(resolve_device(options.device), resolve_dtype(options.dtype))
+        return resolve(self.asked, example[0], shape)[0].pattern
 
     @cached_property
     def variable(self) -> Variable:
@@ -123,6 +151,7 @@ class Work:
             "dtype": self.job.options.dtype,
             **({} if spec is None else {"wrt": spec}),
             **({"symmetric": "packed"} if packed else {}),
+            **({} if self.pattern is None else {"format": "sparse"}),
         }
 
     @cached_property
@@ -158,6 +187,7 @@ class Work:
             output_units=record.output_units,
             storage=self.job.storage,
             directions=self._directions(),
+            pattern=_stored(self.pattern, 1 if function.output_shape else 2),
         )
 
     def _directions(self) -> tuple[int, str] | None:
@@ -304,3 +334,9 @@ class Work:
         batch, seconds = evaluator.plan.batch, max(evaluator.plan.point_seconds, 1e-12)
         rows = min(SHARD_BYTES // self.layout.row_bytes(), int(SHARD_SECONDS / seconds))
         return max(rows // batch, 1) * batch
+
+
+def _stored(pattern: Pattern | None, order: int) -> store_layout.Pattern | None:
+    if pattern is None:
+        return None
+    return store_layout.Pattern(order, pattern.shape, pattern.flat.numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices, without_direction
 from pipeline.autograd.request import Request
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Beside, resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.fingerprint import callable_digest
@@ -27,7 +28,7 @@ from pipeline.function import BoundFunction, bind_function
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.store.integrity import check_files
-from pipeline.store.layout import STATUS
+from pipeline.store.layout import SPARSE, STATUS
 from pipeline.store.reader import Results, open_results
 from pipeline.store.trust import readable
 
@@ -136,9 +137,11 @@ def _compare(
     by_key = {operator.key: operator.name for operator in operators}
     twins = [operator for operator in operators if by_key[operator.key] != operator.name]
     request = asking(bare, operators)
+    kept = {key: _kept_name(results, by_key[key]) for key in request.keys}
+    request = replace(request, pattern=_pattern(results, kept.get(request.sparse_order, "")))
     oracle = build_oracle(request, points)
     stored = [
-        torch.from_numpy(np.stack([results[by_key[key]][row] for row in rows]))
+        torch.from_numpy(np.stack([results[kept[key]][row] for row in rows]))
         for key in request.keys
     ]
     deviations = oracle.compare(stored)
@@ -169,6 +172,19 @@ def _with_directions(results: Results, points: Tensor, rows: list[int]) -> tuple
     given = torch.from_numpy(np.stack([results["direction"][row] for row in rows]))
     d = points.shape[1]
     return torch.cat([points, given], dim=1), Direction(columns=(d, d + given.shape[1]))
+
+
+def _kept_name(results: Results, name: str) -> str:
+    """The dataset that is compared: the entries of a pattern as they are stored."""
+    return f"{name}{SPARSE}" if f"{name}{SPARSE}" in results.stored else name
+
+
+def _pattern(results: Results, name: str) -> Pattern | None:
+    if not name.endswith(SPARSE):
+        return None
+    rows = results.sparse(name)
+    indptr, indices = torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices)
+    return Pattern.of_csr(indptr, indices, (rows.shape[1], rows.shape[2]))
 
 
 def _same(results: Results, one: str, other: str, row: int) -> bool:

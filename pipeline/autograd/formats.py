@@ -62,7 +62,8 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
     Raises:
         ConfigurationError: Sparse results are asked for that cannot be had.
     """
-    if form.format == "dense" or not _may_pay(form, request):
+    rows = request.m if request.output_shape else request.n
+    if not may_pay(form.format, (rows, request.n)):
         return None
     if request.keys[-1] != request.sparse_order:
         if form.format == "auto":
@@ -112,9 +113,17 @@ def mark_sparse(operators: tuple[Operator, ...], pattern: Pattern | None) -> tup
     )
 
 
-def _may_pay(form: Form, request: Request) -> bool:
-    rows = request.m if request.output_shape else request.n
-    return form.format == "sparse" or rows * request.n >= FEWEST
+def may_pay(form: str, shape: tuple[int, int]) -> bool:
+    """Tell whether zeros are worth looking for.
+
+    Args:
+        form: dense, sparse or auto.
+        shape: (m, n) of the matrix.
+
+    Returns:
+        Whether to look for a pattern.
+    """
+    return form == "sparse" or (form == "auto" and shape[0] * shape[1] >= FEWEST)
 
 
 def _given(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pattern | None:

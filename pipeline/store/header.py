@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -12,6 +12,8 @@ import numpy as np
 from pipeline.store.layout import Dataset
 from pipeline.store.packed import packed_index, packed_size
 from pipeline.store.part import Content, read_content
+from pipeline.store.sparse import Whole
+from pipeline.store.sparse import whole as sparse_whole
 from pipeline.store.trust import is_rows
 from pipeline.store.unpacked_array import whole
 
@@ -28,6 +30,7 @@ class Header:
         datasets: Datasets with a row per point, by name, as they are stored.
         wholes: Name of a dataset that is stored without its repetitions -> the whole.
         labels: Dimension -> names along it, where the function's author has given some.
+        sparse: Name of a dataset that holds the entries of a pattern -> the whole.
     """
 
     attrs: Mapping[str, Any]
@@ -35,6 +38,7 @@ class Header:
     datasets: Mapping[str, Dataset]
     wholes: Mapping[str, Dataset]
     labels: Mapping[str, tuple[str, ...]]
+    sparse: Mapping[str, Whole] = field(default_factory=dict)
 
 
 def read_header(file: h5py.File) -> Header:
@@ -64,7 +68,22 @@ def read_header(file: h5py.File) -> Header:
         for name, dataset in datasets.items()
         if dataset.attrs.get("layout") == "packed"
     }
-    return Header(dict(file.attrs), content, datasets, wholes, labels)
+    sparse = {
+        name: _sparse(file, dataset)
+        for name, dataset in datasets.items()
+        if dataset.attrs.get("layout") == "sparse"
+    }
+    return Header(dict(file.attrs), content, datasets, wholes, labels, sparse)
+
+
+def _sparse(file: h5py.File, dataset: Dataset) -> Whole:
+    rows, columns = str(dataset.attrs["axes"]).split()
+    entries = file[dataset.dims[-1]]
+    if len(dataset.shape) != 1 or entries.shape != dataset.shape:  # before anything is read
+        raise ValueError(
+            f"{dataset.name} has {dataset.shape} entries, {entries.shape} are described"
+        )
+    return sparse_whole(dataset, (len(file[rows]), len(file[columns])), entries[()])
 
 
 def _whole(file: h5py.File, dataset: Dataset) -> Dataset:

@@ -24,6 +24,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from pipeline.store.results import Results
     from pipeline.store.row_array import RowArray
+    from pipeline.store.sparse_rows import SparseRows
 
 Axes = Mapping[str, NDArray[Any]]  # dimension -> its coordinates
 Labels = Mapping[str, tuple[str, ...]]
@@ -231,6 +232,15 @@ def coordinates(results: Results, axes: Axes, labels: Labels) -> dict[str, Any]:
     for name in results.names:
         array = results[name]
         for dim, length in zip(array.dims[1:], array.shape[1:], strict=True):
+            if array.attrs.get("layout") == "sparse":
+                found |= _of_entries(results.sparse(name), dim)
+                continue
             names = labels.get(dim.split("_")[0], ())
             found[dim] = (dim, np.asarray(names) if len(names) == length else np.arange(length))
     return found
+
+
+def _of_entries(rows: SparseRows, dim: str) -> dict[str, Any]:
+    """Row and column of each entry of a pattern, and where it lies in the flattened matrix."""
+    flat = rows.rows * rows.shape[2] + rows.indices
+    return {dim: (dim, flat), "row": (dim, rows.rows), "column": (dim, rows.indices)}

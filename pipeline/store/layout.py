@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.job import Storage
 from pipeline.store.packed import PACKED, packed_dimension, packed_index, packed_size
@@ -18,6 +19,7 @@ SCHEMA = "pipeline-derivatives/1"
 STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
 GROUPS = ("provenance", "certificate", "grid", "checksums")
+SPARSE = "_sparse"  # at the end of the name of a dataset
 ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
@@ -70,6 +72,21 @@ class Dataset:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Which entries of matrices are stored.
+
+    Attributes:
+        order: Order of the derivatives that are such matrices.
+        shape: (m, n).
+        entries: Where each entry lies in the flattened matrix, ascending, (nnz,).
+    """
+
+    order: int
+    shape: tuple[int, int]
+    entries: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a file of derivatives holds.
@@ -90,6 +107,7 @@ class Layout:
         columns: Number of columns of x, where these are not what is differentiated; the derivatives
             then have dimensions `variable`, `variable_2`, … in place of `input`, `input_2`, …
         variable_names: Name of each variable, or empty.
+        pattern: Entries that are stored of the highest derivatives; None for all.
     """
 
     n: int
@@ -105,6 +123,7 @@ class Layout:
     columns: int | None = None
     variable_names: Sequence[str] = ()
     directions: tuple[int, str] | None = None
+    pattern: Pattern | None = None
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -118,7 +137,8 @@ class Layout:
         """Orders of the derivatives that are stored without their repetitions."""
         if self.storage.symmetric != "packed":
             return ()
-        wholes = {order for name, order in self.operators if name not in CONTRACTED}
+        sparse = None if self.pattern is None else self.pattern.order
+        wholes = {order for name, order in self.operators if name not in CONTRACTED} - {sparse}
         return tuple(sorted(order for order in wholes if order > 1))
 
     def datasets(self) -> tuple[Dataset, ...]:
@@ -153,6 +173,12 @@ class Layout:
         if form.axes > 1:
             attrs["symmetric"] = " ".join(inputs)
         dtype, dims = np.dtype(self.dtype), ("point", *["output"] * len(outputs))
+        if self.pattern is not None and form.axes == order == self.pattern.order:
+            attrs |= {"layout": "sparse", "whole": name, "axes": " ".join((*dims[1:], *inputs))}
+            count = (len(self.pattern.entries),)
+            return Dataset(
+                f"{name}{SPARSE}", count, dtype, ("point", sparse_dimension(order)), attrs
+            )
         if form.axes not in self.packed_orders:
             shape = outputs + (self.n,) * form.axes
             return Dataset(name, shape, dtype, (*dims, *inputs), attrs)
@@ -173,6 +199,11 @@ class Layout:
         """Dimensions along the variables of a derivative of this order."""
         more = (f"{self._along}_{axis}" for axis in range(2, order + 1))
         return (self._along, *more)[:order]
+
+
+def sparse_dimension(order: int) -> str:
+    """Name of the dimension along the entries of a pattern of derivatives of an order."""
+    return f"sparse_{order}"
 
 
 def _units(output: str, inputs: str, order: int) -> str:
@@ -218,6 +249,8 @@ def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
         axis.attrs["compress"] = " ".join(layout.axes(order))
         axis.attrs["long_name"] = "entries with ascending indices: where they lie in the whole"
         axis.make_scale(name)
+    if layout.pattern is not None:
+        _describe_pattern(file, layout, layout.pattern)
     for kind, names in (
         ("input", layout.input_names), ("output", layout.output_names), ("variable", layout.variable_names),
     ):  # fmt: skip
@@ -227,6 +260,19 @@ def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
             )
             labels.attrs["long_name"] = f"name of the {kind}"
             labels.dims[0].attach_scale(file[kind])
+
+
+def _describe_pattern(file: h5py.File, layout: Layout, pattern: Pattern) -> None:
+    axes = layout.axes(pattern.order)
+    name, n = sparse_dimension(pattern.order), pattern.shape[1]
+    axis = file.create_dataset(name, data=pattern.entries)
+    # CF, section 8.2, lossless compression by gathering
+    axis.attrs["compress"] = " ".join(axes if layout.output_shape == () else ("output", *axes))
+    axis.attrs["long_name"] = "entries that can be other than zero: where they lie in the whole"
+    axis.make_scale(name)
+    indptr = np.searchsorted(pattern.entries, np.arange(pattern.shape[0] + 1) * n)
+    csr = {"indptr": indptr, "indices": pattern.entries % n, "shape": np.array(pattern.shape)}
+    write_group(file, "sparsity", csr)
 
 
 def describe_dataset(file: h5py.File, dataset: Dataset) -> None:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from pipeline.display import card
 from pipeline.errors import StoreError, nearest
 from pipeline.store.header import Header
-from pipeline.store.layout import STATUS, read_group
+from pipeline.store.layout import SPARSE, STATUS, read_group
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import Part
 from pipeline.store.row_array import RowArray
+from pipeline.store.sparse import FilledArray
+from pipeline.store.sparse_rows import SparseRows
 from pipeline.store.stored_array import StoredArray
 from pipeline.store.trust import open_checked, readable
 from pipeline.store.unpacked_array import UnpackedArray
@@ -49,7 +51,9 @@ class Results:
         points: N.
         attrs: title, run_id, created, history and what else the files say.
         names: The datasets with a row per point; those that are stored without their repetitions,
-            as ``hessian_packed``, are whole under their plain name, ``hessian``.
+            as ``hessian_packed``, are whole under their plain name, ``hessian``. Where only entries
+            of a pattern are stored, the name is that of these, ``hessian_sparse``; zeros are filled
+            in under ``hessian``.
         stored: The datasets with a row per point, as the files hold them.
         labels: Dimension -> names along it, where they are known.
     """
@@ -75,7 +79,11 @@ class Results:
         unpacked = {
             dataset.name: UnpackedArray(dataset, stored[name]) for name, dataset in wholes.items()
         }
-        self._arrays: dict[str, RowArray] = {**stored, **unpacked}
+        self._filled = {
+            each.dataset.name: FilledArray(each, stored[name])
+            for name, each in header.sparse.items()
+        }
+        self._arrays: dict[str, RowArray] = {**stored, **unpacked, **self._filled}
 
     def __getitem__(self, name: str) -> RowArray:
         """Find a dataset.
@@ -92,6 +100,23 @@ class Results:
         if name not in self._arrays:
             raise StoreError(f"{self.path} has no dataset {name!r}. {nearest(name, self._arrays)}")
         return self._arrays[name]
+
+    def sparse(self, name: str) -> SparseRows:
+        """Give the matrices of a dataset of which the entries of a pattern are stored.
+
+        Args:
+            name: jacobian or hessian.
+
+        Returns:
+            ``[10]`` for SciPy, ``.to_torch(10)``, ``.to_dense(10)``, each also with a slice.
+
+        Raises:
+            StoreError: It is not stored like that.
+        """
+        plain = name.removesuffix(SPARSE)
+        if plain not in self._filled:
+            raise StoreError(f"{self.path}: {name!r} is not sparse; read results[{name!r}]")
+        return self._filled[plain].rows()
 
     def __getattr__(self, name: str) -> RowArray:
         if name.startswith("_") or name in ("names", "stored"):
@@ -126,6 +151,12 @@ class Results:
         Returns:
             One per index.
         """
+        for array in self._filled.values():
+            if array.entry_dimension == dimension:
+                rows = array.rows()
+                return [
+                    f"{row},{column}" for row, column in zip(rows.rows, rows.indices, strict=True)
+                ]
         known = self.labels.get(dimension) or self.labels.get(dimension.partition("_")[0])
         if known:
             return list(known)
