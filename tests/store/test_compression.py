@@ -47,7 +47,10 @@ def test_a_run_keeps_what_it_was_begun_with(tmp_path, caplog):
     sorted((path.parent / "shards").glob("*.h5"))[1].unlink()
     with caplog.at_level(logging.WARNING):
         again, _ = run(tmp_path, store={"level": 3, "compression": "gzip"})
-    assert "store={compression: gzip, level: None, symmetric: full, format: auto} and keeps it" in caplog.text
+    assert (
+        "store={compression: gzip, level: None, symmetric: full, format: auto} and keeps it"
+        in caplog.text
+    )
     assert json.loads((path.parent / "run.json").read_text())["storage"]["level"] is None
     caplog.clear()
     again.unlink()
