@@ -69,6 +69,8 @@ class SlurmLauncher(launch.ProcessesLauncher, _Stock or Launcher):  # type: igno
                 ["hydra/launcher=slurm needs submitit; install pipeline-derivatives[slurm]"]
             )
         super().__init__(**params)
+        if params.get("max_num_timeout"):
+            self.call = launch.RestartableCall
 
     def executor(self) -> Executor:
         """Submit by submitit, and watch by squeue."""

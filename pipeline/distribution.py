@@ -57,6 +57,7 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
                 break
             if attempt:
                 log.warning("%d shards were lost and are given out again", len(missing))
+                executor.avoid(sorted(watch.bad))
             running = executor.recover()
             taken = {shard for chunk, _ in running for shard in chunk}
             chunks = executor.split([shard for shard in missing if shard not in taken])
@@ -79,7 +80,8 @@ class Watch:
         info: The run as observers see it.
         hook: Caller of the observing hooks.
         points: Points that have become durable since the watch began.
-        lost: What was last said of a worker that was lost.
+        lost: What was last said of a worker that has not done its shards.
+        bad: Nodes on which shards cannot be written.
     """
 
     work: Work
@@ -88,6 +90,7 @@ class Watch:
     hook: Any
     points: int = 0
     lost: str = ""
+    bad: set[str] = field(default_factory=set)
     _seen: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -117,13 +120,18 @@ class Watch:
         try:
             report: Report = future.result()
         except Exception as error:  # each engine has its own errors for a process that is gone
-            reason = f"{type(error).__name__}: {error}"
-            if reason != self.lost:
-                log.warning("a worker was lost: %s", reason)
-            self.lost = reason
+            self._note(f"a worker was lost: {type(error).__name__}: {error}")
             return
-        if report.error:
+        if report.error and not report.elsewhere:
             raise ExecutorError(f"a worker on {report.where} stopped: {report.error}")
+        if report.error:
+            self.bad.add(report.node)
+            self._note(f"a worker on {report.where} stopped: {report.error}")
+
+    def _note(self, reason: str) -> None:
+        if reason != self.lost:
+            log.warning("%s", reason)
+        self.lost = reason
 
     def _announce(self) -> None:
         new = self.work.directory.finished_shards() - self._seen

@@ -68,8 +68,12 @@ class Call:
             job_subdir_key="hydra.sweep.subdir",
         )
 
+
+class RestartableCall(Call):
+    """A call that submitit starts again by itself when a job is out of time."""
+
     def checkpoint(self, config: DictConfig) -> Any:
-        """Say to submitit what has to be done when Slurm starts the job again: the same."""
+        """Say to submitit what has to be done then: the same, and finished shards are there."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, config)
@@ -89,7 +93,13 @@ class Quiet(JobReturn):
 
 
 class SweepLauncher(Launcher):
-    """Runs what is missing of a sweep; a run that is complete is known by its identity."""
+    """Runs what is missing of a sweep; a run that is complete is known by its identity.
+
+    Attributes:
+        call: How a job is run.
+    """
+
+    call: type[Call] = Call
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -118,7 +128,7 @@ class SweepLauncher(Launcher):
         sweep.put([_told(job, done, COMPLETE) for job, done in known if done is not None])
         sweep.put([job.row for job in missing])
         log.info("%d jobs: %d have to run", len(jobs), len(missing))
-        for job, done in self._run(missing, Call(self.task_function, self.hydra_context)):
+        for job, done in self._run(missing, self.call(self.task_function, self.hydra_context)):
             returns[job.row.job] = done
             row = _told(job, done, DONE)
             sweep.put([row])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.binding import bind_job
-from pipeline.errors import PipelineError, StoreError
+from pipeline.errors import ExecutorError, PipelineError, StoreError
 from pipeline.execution import Execution, prepare_run, run_info, threads
 from pipeline.executors.base import Chunk
 from pipeline.function import BoundFunction, bind_function
@@ -49,13 +49,20 @@ class Report:
 
     Attributes:
         points: Points that it evaluated.
-        where: Host and process.
-        error: Why it stopped, where starting it again would not help; or nothing.
+        where: Node and process.
+        error: Why it stopped, if it did.
+        elsewhere: Whether it may go well in another place: a disk may be full on one node alone.
     """
 
     points: int
     where: str
     error: str = ""
+    elsewhere: bool = False
+
+    @property
+    def node(self) -> str:
+        """The node alone."""
+        return self.where.partition(" ")[0]
 
 
 def compute_chunk(task: Task, chunk: Chunk) -> Report:
@@ -66,8 +73,8 @@ def compute_chunk(task: Task, chunk: Chunk) -> Report:
         chunk: Indices of shards.
 
     Returns:
-        What was done. An error that is raised on purpose comes back in the report: it would come
-        again; any other error comes through, and the shards are given out again.
+        What was done. An error that is raised on purpose comes back in the report; any other one
+        comes through, and the shards are given out again.
     """
     with _at_work(task):
         try:
@@ -75,7 +82,7 @@ def compute_chunk(task: Task, chunk: Chunk) -> Report:
             with threads(execution.plan.threads):
                 return Report(execution.compute(chunk), _here())
         except PipelineError as error:
-            return Report(0, _here(), str(error))
+            return Report(0, _here(), str(error), isinstance(error, StoreError))
 
 
 def plan_run(task: Task, cores: int | None, _chunk: Chunk) -> Report:
@@ -105,14 +112,18 @@ def _at_work(task: Task) -> Iterator[None]:
 
 
 def _here() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
+    return f"{_node()} {os.getpid()}"
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _bound(task: Task) -> Work:
     work = Work(task.job, *_objects(task, build_registry(task.job.plugins)))
     if work.run_id != task.run_id:
-        raise StoreError(
-            f"a worker on {socket.gethostname()} arrives at run {work.run_id}, expected {task.run_id}: it "
+        raise ExecutorError(
+            f"a worker on {_node()} arrives at run {work.run_id}, expected {task.run_id}: it "
             "sees other files or another source than the process that started it; give both the same "
             "file system and the same packages"
         )
@@ -132,8 +143,8 @@ def _take_up(task: Task) -> Execution:
     work = _bound(task)
     plan = work.existing_plan()
     if plan is None:
-        raise StoreError(
-            f"a worker on {socket.gethostname()} finds no run.json in {work.directory.path.resolve()}: it sees "
+        raise ExecutorError(
+            f"a worker on {_node()} finds no run.json in {work.directory.path.resolve()}: it sees "
             "another file system than the process that started it; give both the same"
         )
     work = work.keeping(plan)

@@ -178,7 +178,7 @@ def test_retries_are_bounded_and_what_is_done_stays(fatal, tmp_path):
     (tmp_path / "armed").write_text("always")
     with pytest.raises(
         ExecutorError,
-        match=r"of 10 shards are still missing after 1 retries; last loss: ExecutorError: its process",
+        match=r"of 10 shards are still missing after 1 retries; last loss: a worker was lost",
     ):
         fatal()
     done = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*.h5")}

@@ -71,6 +71,10 @@ class Executor(ABC):
         """Note which chunks were submitted, where `recover` can find them."""
         del chunks, futures  # only what outlives this process has to be found again
 
+    def avoid(self, nodes: Sequence[str]) -> None:
+        """Give nothing more to these nodes, where the engine lets one choose."""
+        del nodes
+
     def recover(self) -> list[tuple[Chunk, Future]]:
         """Chunks that an earlier process has started and that still run."""
         return []

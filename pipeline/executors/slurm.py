@@ -5,9 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -106,9 +108,9 @@ def _state(name: str) -> str:
     said = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer.stdout))
     if not said:
         return "Slurm does not know it any more"
-    code, signal = map(int, said["ExitCode"].split(":"))
-    signal = signal or max(code - 128, 0)  # as a shell says it
-    ending = f"signal {signal}" if signal else f"exit code {code}"
+    code, number = map(int, said["ExitCode"].split(":"))
+    number = number or max(code - 128, 0)  # as a shell says it
+    ending = f"signal {number}" if number else f"exit code {code}"
     return f"{said['JobState']}, {said['Reason']}, {ending}"
 
 
@@ -163,7 +165,7 @@ class SlurmExecutor(Executor):
             )
             executor.update_parameters(**self._parameters)
             for first in range(0, len(items), LARGEST_ARRAY):
-                jobs += executor.map_array(work, items[first : first + LARGEST_ARRAY])
+                jobs += executor.map_array(_to_the_end(work), items[first : first + LARGEST_ARRAY])
         except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
             raise ExecutorError(
                 f"Slurm does not take the job: {error}; check executor.sbatch and the other options "
@@ -178,6 +180,13 @@ class SlurmExecutor(Executor):
         started = {name: list(chunk) for name, chunk in zip(names, chunks, strict=True)}
         (self._folder / f"array-{names[0].split('_')[0]}.json").write_text(json.dumps(started))
 
+    def avoid(self, nodes: Sequence[str]) -> None:
+        """Exclude them from what is submitted from now on: a node that fails at once takes most."""
+        if nodes:
+            more = self._parameters["slurm_additional_parameters"]
+            excluded = ",".join(dict.fromkeys([*filter(None, [more.get("exclude")]), *nodes]))
+            self._parameters["slurm_additional_parameters"] = {**more, "exclude": excluded}
+
     def recover(self) -> list[tuple[Chunk, Future]]:
         """Tasks of an earlier process that Slurm still knows as waiting or running."""
         import submitit
@@ -185,9 +194,10 @@ class SlurmExecutor(Executor):
         known: list[tuple[Chunk, Future]] = []
         for file in sorted(self._folder.glob("array-*.json")):
             for name, chunk in json.loads(file.read_text()).items():
-                if self._queue.holds(name):
-                    job: submitit.Job[Any] = submitit.SlurmJob(self._folder / "%j", name)
-                    known.append((tuple(chunk), SlurmFuture(job, self._queue)))
+                job: submitit.Job[Any] = submitit.SlurmJob(self._folder / "%j", name)
+                future = SlurmFuture(job, self._queue)
+                if self._queue.holds(name) and not future.done():  # Slurm lists it for a while
+                    known.append((tuple(chunk), future))
         return known
 
     def cancel(self) -> str:
@@ -202,6 +212,18 @@ class SlurmExecutor(Executor):
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _to_the_end(work: Callable[[Item], Any]) -> Callable[[Item], Any]:
+    """Leave the warnings of Slurm to work that submitit can start again."""
+    return work if hasattr(work, "checkpoint") else partial(_unwarned, work)
+
+
+def _unwarned(work: Callable[[Item], Any], item: Item) -> Any:
+    # of the warning before a time limit submitit makes an exception, in the middle of a batch
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    return work(item)
 
 
 def build(

@@ -119,6 +119,40 @@ class Lab:
         for process in self._processes_of(number):
             _kill(process, signal.SIGKILL)
 
+    def start_node_with_a_full_disk(self, number: int, folder: Path) -> None:
+        """Start a node anew that has no room in a directory, where the others have plenty."""
+        self.stop_node(number)
+        mount = f"mount -t tmpfs -o size=8k tmpfs {folder} && exec slurmd -N n{number}"
+        self._daemon("unshare", "--mount", "sh", "-c", mount)
+
+    def stop_node(self, number: int) -> None:
+        """End the daemon of a node."""
+        daemon = int((self.place / f"slurmd-n{number}.pid").read_text())
+        _kill(daemon, signal.SIGTERM)
+        wait_for(lambda: not _alive(daemon), 20)
+
+    def isolate(self, number: int) -> list[int]:
+        """A node does not answer any more, as when its network is gone, while its tasks go on.
+
+        Returns:
+            The processes that have been stopped.
+        """
+        daemon = int((self.place / f"slurmd-n{number}.pid").read_text())
+        keepers = {process for process in self._processes_of(number) if _is_keeper(process)}
+        for process in (daemon, *keepers):
+            _kill(process, signal.SIGSTOP)
+        return [daemon, *keepers]
+
+    def join_again(self, stopped: list[int]) -> None:
+        """The network of an isolated node is back."""
+        for process in stopped:
+            _kill(process, signal.SIGCONT)
+
+    def wait_until_idle(self) -> None:
+        """Wait until every node is there and free."""
+        asked = ("sinfo", "-hN", "-p", "main", "-o", "%t")
+        wait_for(lambda: self.ask(*asked).split() == ["idle"] * NODES, 120)
+
     def stop(self) -> None:
         """Stop what was started."""
         self.ask("scancel", f"--user={os.environ.get('USER', 'root')}")
@@ -159,8 +193,12 @@ class Lab:
             if f"SLURMD_NODENAME=n{number}" in _read(process, "environ").split("\0")
         }
         steps = {_parent(process) for process in tasks}
-        keepers = {step for step in steps if "slurmstepd" in _read(step, "comm")}
+        keepers = {step for step in steps if _is_keeper(step)}
         return {int((self.place / f"slurmd-n{number}.pid").read_text()), *tasks, *keepers}
+
+
+def _is_keeper(process: int) -> bool:
+    return "slurmstepd" in _read(process, "comm")
 
 
 def _processes() -> list[int]:

@@ -155,11 +155,55 @@ def test_a_node_that_is_cut_off(slurm, distributed, undisturbed):
         code, said = wait_until_done(slurm, process)
     finally:
         slurm.start_node(1)
-        wait_for(
-            lambda: slurm.ask("sinfo", "-hN", "-p", "main", "-o", "%t").split() == ["idle"] * NODES,
-            90,
-        )
+        slurm.wait_until_idle()
     assert code == 0, said
+    require_same(undisturbed, distributed)
+
+
+def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undisturbed):
+    """Its tasks are started elsewhere as well: both write the same shards, and none counts twice."""
+    process = distributed.start("function_params.seconds=0.1")
+    distributed.wait_for_shards(3)
+    stopped = slurm.isolate(1)
+    try:
+        wait_for(lambda: slurm.ask("sinfo", "-hN", "-n", "n1", "-o", "%t").startswith("down"), 90)
+        slurm.join_again(stopped)
+        code, said = wait_until_done(slurm, process)
+    finally:
+        slurm.join_again(stopped)
+    slurm.wait_until_idle()
+    assert code == 0, said
+    assert said.count(" points durable") == SHARDS
+    assert f"computed {4 * SHARDS} of {4 * SHARDS} points" in said
+    require_same(undisturbed, distributed)
+
+
+def test_a_task_that_is_out_of_time_is_given_out_again(distributed, undisturbed):
+    """Slurm counts in minutes: a minute is not enough for two tasks, and what they did stays."""
+    words = ("function_params.seconds=0.25", "executor.timeout_min=1", "executor.workers=1")
+    code, said = distributed.run(*words)
+    assert code == 0, said
+    assert "TIMEOUT" in said
+    assert "shards were lost and are given out again" in said
+    assert said.count(" points durable") == SHARDS
+    require_same(undisturbed, distributed)
+
+
+def test_a_disk_that_is_full_on_one_node(slurm, distributed, undisturbed):
+    place = distributed.folder / undisturbed.relative_to(undisturbed.parents[4]).parent / "shards"
+    place.mkdir(parents=True)
+    slurm.start_node_with_a_full_disk(1, place)
+    try:
+        slurm.wait_until_idle()
+        code, said = distributed.run("function_params.seconds=0.0")
+    finally:
+        slurm.stop_node(1)
+        slurm.start_node(1)
+        slurm.wait_until_idle()
+    assert code == 0, said
+    assert "a worker on n1 " in said
+    assert "No space left on device" in said
+    assert "shards were lost and are given out again" in said
     require_same(undisturbed, distributed)
 
 
