@@ -178,10 +178,20 @@ def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undis
     require_same(undisturbed, distributed)
 
 
+HANGS_ONCE = """
+        from pathlib import Path
+        marker = Path("hung")
+        if not marker.exists() and len(list(Path("outputs").rglob("shard-*.h5"))) >= 6:
+            marker.touch()
+            time.sleep(600)"""
+
+
 def test_a_task_that_is_out_of_time_is_given_out_again(distributed, undisturbed):
-    """Slurm counts in minutes: a minute is not enough for two tasks, and what they did stays."""
-    words = ("function_params.seconds=0.25", "executor.timeout_min=1", "executor.workers=1")
-    code, said = distributed.run(*words)
+    text = SLOW.replace("        time.sleep(seconds)", HANGS_ONCE)
+    assert text != SLOW
+    (distributed.folder / "hanging.py").write_text(text)
+    words = ("plugins=[./hanging.py]", "executor.timeout_min=1", "executor.workers=1")
+    code, said = distributed.run("function_params.seconds=0.0", *words)
     assert code == 0, said
     assert "TIMEOUT" in said
     assert "shards were lost and are given out again" in said
