@@ -5,6 +5,7 @@ A page says ``<!-- generated: NAME -->`` where the part called NAME belongs.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -130,8 +131,28 @@ def status() -> str:
     return _table(("code", "name", "meaning"), rows)
 
 
+def errors() -> str:
+    """Every message with which the package raises an error of its own, by the kind of error."""
+    rows = {
+        (f"`{message.error}`", "…".join(message.pieces).replace("\n", " "))
+        for message in _messages()
+        if message.error.endswith("Error") and message.error != "RefusedError"
+    }
+    return _table(("error", "message"), sorted(rows))
+
+
+def _messages() -> list[Any]:
+    """What the tests hold against themselves: every `raise` of the package with its text."""
+    spec = importlib.util.spec_from_file_location("messages", ROOT / "tests" / "messages.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look for it
+    spec.loader.exec_module(module)
+    return module.messages()
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    signs = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
+    escaped = [[cell.translate(signs) for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -141,5 +162,5 @@ def _fenced(text: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (configuration, groups, commands, functions, status)
+    part.__name__: part for part in (configuration, groups, commands, functions, status, errors)
 }
