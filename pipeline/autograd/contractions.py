@@ -189,7 +189,7 @@ class Diagonal(Contraction):
 
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """The diagonal of the Hessian, or the trace."""
-        return self._finish(level.diagonal(dim1=-2, dim2=-1))
+        return self.finish(level.diagonal(dim1=-2, dim2=-1))
 
     def transformed(self, g: OnPoint, z: Tensor, row: Tensor, modes: Modes, chunk: int) -> Tensor:
         """``e_i · (Hessian e_i)``, a chunk of i at a time."""
@@ -198,14 +198,15 @@ class Diagonal(Contraction):
             return along(g, z, e, modes[:2], chunk) @ e
 
         parts = [torch.func.vmap(entry)(block) for block in basis(len(z), chunk, z)]
-        return self._finish(torch.cat(parts).movedim(0, -1))
+        return self.finish(torch.cat(parts).movedim(0, -1))
 
     def reversed(self, y: Tensor, z: Tensor, rows: Tensor, chunk: int) -> Tensor:
         """Row i of the Hessian, of which entry i is kept."""
         first = reverse(y, z, chunk, create_graph=True)
-        return self._finish(own_entries(first, z, chunk))
+        return self.finish(own_entries(first, z, chunk))
 
-    def _finish(self, diagonal: Tensor) -> Tensor:
+    def finish(self, diagonal: Tensor) -> Tensor:
+        """Add up the diagonal (…, n) where that is asked for."""
         return diagonal.sum(-1) if self.summed else diagonal
 
 

@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from pipeline.autograd.contractions import Diagonal
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.differentiation import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.variable import WHOLE
 from pipeline.errors import ConfigurationError
 
 BOTH = "fwd_and_rev"  # mode of a Jacobian: some of it by columns, the rest by rows
@@ -107,6 +110,9 @@ def one_point(
     Returns:
         A function from a point (d,) to what `Request.keys` says.
     """
+    diagonals = [item for item in request.contractions if isinstance(item, Diagonal)]
+    if diagonals and directions[:2] == ("fwd", "fwd") and request.whole_order < 2:
+        return _forward(request, diagonals, chunk)
 
     def evaluate(point: Tensor) -> Levels:
         g, z = request.at(point)
@@ -121,6 +127,46 @@ def one_point(
         return (*(levels[order] for order in request.orders), *contracted)
 
     return evaluate
+
+
+def _forward(request: Request, diagonals: list[Diagonal], chunk: int) -> Callable[[Tensor], Levels]:
+    """Value, first derivative and diagonals in one sweep of Taylor mode; the rest beside it."""
+    from pipeline.autograd.taylor import push_forward  # it loads torch.fx
+
+    summed = all(item.summed for item in diagonals)
+    example = joined(request)(request.example[None])[0]
+    push = push_forward(on_joined(request), example, request.n, summed)
+
+    def evaluate(point: Tensor) -> Levels:
+        value, first, second = push(joined(request)(point[None])[0])
+        levels = (value, first.movedim(0, -1))
+        rows = second if summed else second.movedim(0, -1)
+        g, z = request.at(point)
+        contracted = [
+            item.finish(rows) if isinstance(item, Diagonal) and not summed
+            else rows if isinstance(item, Diagonal)
+            else item.of(levels[1], point) if item.order == 1
+            else item.transformed(g, z, point, ("fwd", "fwd"), chunk)
+            for item in request.contractions
+        ]  # fmt: skip
+        return (*(levels[order] for order in request.orders), *contracted)
+
+    return evaluate
+
+
+def joined(request: Request) -> Callable[[Tensor], Tensor]:
+    """Inputs of the program at points (B, d): z before the point, unless they are the same."""
+    if request.variable is WHOLE:
+        return lambda points: points
+    return lambda points: torch.cat([request.variables(points), points], dim=1)
+
+
+def on_joined(request: Request) -> Callable[[Tensor], Tensor]:
+    """The function of these inputs; it is differentiated with respect to the first n of them."""
+    if request.variable is WHOLE:
+        return request.f
+    n = request.n
+    return lambda inputs: request.at(inputs[n:])[0](inputs[:n])
 
 
 def parse_mode(mode: str, order: int) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ reverse mode instead: a folded multiplication by zero would otherwise hide a NaN
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.request import Evaluate, RefusedError, Request
-from pipeline.autograd.routes.base import Route, spell_mode
+from pipeline.autograd.routes.base import Route, joined, spell_mode
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 from pipeline.autograd.variable import WHOLE
@@ -81,11 +80,11 @@ class ScalarRoute(Route):
         from pipeline.autograd.scalar.emit import compile_kernel
 
         program = derive(request)
-        kernel, joined = compile_kernel(program), _joined(request)
+        kernel, inputs_of = compile_kernel(program), joined(request)
         reverse = _reverse_mode(request, mode, chunk)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-            inputs = joined(points).contiguous()
+            inputs = inputs_of(points).contiguous()
             levels = tuple(
                 points.new_empty((len(points), *level.shape)) for level in program.levels
             )
@@ -126,7 +125,7 @@ def derive(request: Request) -> Program:
     entries = sum(request.m * math.comb(request.n + k - 1, k) for k in request.orders)
     if entries > ENTRIES:
         raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
-    dag, outputs = expand(_on_joined(request), _joined(request)(request.example[None])[0], BUDGET)
+    dag, outputs = expand(on_joined(request), joined(request)(request.example[None])[0], BUDGET)
     if tuple(outputs.shape) != request.output_shape:
         raise RefusedError(
             f"its trace has shape {tuple(outputs.shape)}, not {request.output_shape}"
@@ -141,18 +140,3 @@ def derive(request: Request) -> Program:
     row = [dag.variable(index) for index in range(inputs - len(request.example), inputs)]
     sums = [contracted(dag, outputs, request.n, item, row) for item in request.contractions]
     return Program(dag, inputs, [*kept, *sums])
-
-
-def _joined(request: Request) -> Callable[[Tensor], Tensor]:
-    """Inputs of the program at points (B, d): z before the point, unless they are the same."""
-    if request.variable is WHOLE:
-        return lambda points: points
-    return lambda points: torch.cat([request.variables(points), points], dim=1)
-
-
-def _on_joined(request: Request) -> Callable[[Tensor], Tensor]:
-    """The function of these inputs; it is differentiated with respect to the first n of them."""
-    if request.variable is WHOLE:
-        return request.f
-    n = request.n
-    return lambda inputs: request.at(inputs[n:])[0](inputs[:n])
