@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pipeline
-from plugins.networks import mlp
+from plugins.networks import build_mlp
 
 ROUNDS, BATCH = 9, 1024
 ROUTES = (("vmap", "fwd_over_fwd"), ("vmap", "fwd_over_rev"), ("compiled", "fwd_over_fwd"))
@@ -50,7 +50,7 @@ def measure(calls: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
 def main() -> None:
     torch.set_num_threads(1)
     for hidden in (32, 64, 128):
-        f = mlp(inputs=30, hidden=hidden, layers=2, outputs=0)
+        f = build_mlp(inputs=30, hidden=hidden, layers=2, outputs=0)
         x = torch.randn(BATCH, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         calls = contenders(f, x)
         values = {name: call() for name, call in calls.items()}

@@ -237,6 +237,38 @@ class Divergence(Contraction):
         return own_entries(y, z, chunk).sum(-1)
 
 
+@dataclass(frozen=True)
+class Spectrum(Contraction):
+    """Eigenvalues of the Hessian of a scalar function, ascending: no sum of its entries, but of it alone."""
+
+    order: int = 2
+
+    def shape(self, n: int, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """As many as variables."""
+        return (n,)
+
+    def of(self, level: Tensor, row: Tensor) -> Tensor:
+        """Those of the symmetric part; NaN where an entry is not finite."""
+        finite = level.isfinite().all()
+        symmetric = torch.where(finite, 0.5 * (level + level.mT), torch.zeros_like(level))
+        values: Tensor = torch.linalg.eigvalsh(symmetric)
+        return torch.where(finite, values, torch.full_like(values, float("nan")))
+
+    def transformed(self, g: OnPoint, z: Tensor, row: Tensor, modes: Modes, chunk: int) -> Tensor:
+        """From the whole Hessian."""
+        return self.of(differentiate(g, modes[:2], chunk)(z)[2], row)
+
+    def reversed(self, y: Tensor, z: Tensor, rows: Tensor, chunk: int) -> Tensor:
+        """From the whole Hessian."""
+        hessian = reverse(reverse(y, z, chunk, create_graph=True), z, chunk)
+        result: Tensor = torch.func.vmap(self.of)(hessian.detach(), rows)
+        return result
+
+    def magnitude(self, level: Tensor, row: Tensor) -> Tensor:
+        """Rounding moves every eigenvalue by as much as the largest one is rounded."""
+        return level.nan_to_num(0.0, 0.0, 0.0).square().sum().sqrt()
+
+
 def alone(item: Contraction, g: OnPoint, z: Tensor, row: Tensor) -> Tensor:
     """Evaluate a contraction at one point by plain reverse passes, one after the other.
 

@@ -12,6 +12,7 @@ from pipeline.autograd.contractions import (
     Diagonal,
     Direction,
     Divergence,
+    Spectrum,
 )
 from pipeline.autograd.request import Key, Request
 from pipeline.errors import ConfigurationError, nearest
@@ -19,6 +20,7 @@ from pipeline.errors import ConfigurationError, nearest
 WHOLE = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
 CONTRACTED = {
     "jvp": 1, "vjp": 1, "hvp": 2, "hessian_diagonal": 2, "laplacian": 2, "divergence": 1,
+    "eigenvalues": 2,
 }  # fmt: skip
 OPERATORS = {**WHOLE, **CONTRACTED}
 ALONG = ("jvp", "vjp", "hvp")  # what is taken along a direction
@@ -171,6 +173,7 @@ _BUILD: dict[str, Callable[[Direction], Contraction]] = {
     "hessian_diagonal": lambda given: Diagonal(summed=False),
     "laplacian": lambda given: Diagonal(summed=True),
     "divergence": lambda given: Divergence(),
+    "eigenvalues": lambda given: Spectrum(),
 }
 
 
@@ -200,6 +203,10 @@ def _faults(name: str, order: int | None, output_shape: tuple[int, ...]) -> list
     if name == "gradient" and output_shape:
         return [
             f"gradient needs a scalar function, this one returns shape {output_shape}; ask for the jacobian"
+        ]
+    if name == "eigenvalues" and output_shape:
+        return [
+            f"eigenvalues are those of the Hessian of a scalar function, this one returns shape {output_shape}"
         ]
     if name == "derivative" and (order is None or not 1 <= order <= HIGHEST_ORDER):
         return [

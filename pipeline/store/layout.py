@@ -31,11 +31,13 @@ class Contracted:
         outputs: Whether it has the outputs of the function.
         axes: Number of its axes along the variables.
         words: What it is.
+        dimension: Name of its axis where that does not run along the variables.
     """
 
     outputs: bool
     axes: int
     words: str
+    dimension: str = ""
 
 
 CONTRACTED = {
@@ -45,6 +47,7 @@ CONTRACTED = {
     "hessian_diagonal": Contracted(True, 1, "hessian_diagonal: second derivative by each variable"),
     "laplacian": Contracted(True, 0, "laplacian: sum of the second derivatives by each variable"),
     "divergence": Contracted(False, 0, "divergence: sum of output i by variable i"),
+    "eigenvalues": Contracted(True, 1, "eigenvalues of the second derivative, ascending", "mode"),
 }
 
 
@@ -130,6 +133,8 @@ class Layout:
         """Length of every dimension but `point`."""
         inputs = {"input": self.columns} if self.columns is not None else {}
         inputs |= dict.fromkeys(self.axes(self._longest), self.n)
+        forms = (CONTRACTED.get(name) for name, _ in self.operators)
+        inputs |= {form.dimension: self.n for form in forms if form and form.dimension}
         return {**inputs, **({"output": self.output_shape[0]} if self.output_shape else {})}
 
     @property
@@ -164,7 +169,8 @@ class Layout:
 
     def _derivative(self, name: str, order: int) -> Dataset:
         form = CONTRACTED.get(name) or Contracted(True, order, _words(name, order, self._along))
-        inputs, outputs = self.axes(form.axes), self.output_shape if form.outputs else ()
+        inputs = (form.dimension,) if form.dimension else self.axes(form.axes)
+        outputs = self.output_shape if form.outputs else ()
         attrs: dict[str, Any] = {
             "units": _units(self.output_units, self.input_units, order),
             "long_name": form.words,

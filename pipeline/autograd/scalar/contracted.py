@@ -15,6 +15,7 @@ from pipeline.autograd.contractions import (
     Direction,
     Divergence,
 )
+from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.dag import ZERO, Dag
 from pipeline.autograd.scalar.derivatives import gradient, touch
 
@@ -33,7 +34,7 @@ def contracted(dag: Dag, outputs: Tensor, n: int, item: Contraction, row: Sequen
         int64, of the shape of the contraction.
 
     Raises:
-        TypeError: There is no rule for it.
+        RefusedError: It is not made of sums and products.
     """
     variables = [dag.variable(index) for index in range(n)]
     roots = outputs.reshape(-1).tolist()
@@ -56,7 +57,7 @@ def contracted(dag: Dag, outputs: Tensor, n: int, item: Contraction, row: Sequen
             whole = [_sum(dag, entries) for entries in diagonals]
             found = whole if item.summed else [node for entries in diagonals for node in entries]
         case _:
-            raise TypeError(f"the scalar route has no rule for {type(item).__name__}")
+            raise RefusedError(f"it has no rule for {type(item).__name__.lower()}")
     return torch.tensor(found, dtype=torch.int64).reshape(item.shape(n, tuple(outputs.shape)))
 
 
