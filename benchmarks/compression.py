@@ -26,7 +26,7 @@ from pipeline.store.layout import Layout
 from pipeline.store.reader import open_results
 from pipeline.store.shard import new_shard
 
-ROUNDS, MEGABYTES = 3, 48
+ROUNDS, MEGABYTES = 3, 24
 CASES = {
     "Rosenbrock n=20, Hessian": ("rosenbrock", 20, "hessian"),
     "Lennard-Jones 13, Hessian": ("lennard_jones", 39, "hessian"),

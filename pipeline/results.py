@@ -109,7 +109,11 @@ def _consolidate(given: argparse.Namespace) -> int:
     from pipeline.store.reader import open_results
 
     asked = {"compression": given.compression, "level": given.level}
-    storage = resolve_storage(asked) if given.compression else None
+    if given.level is not None and given.compression is None:
+        raise PipelineError(
+            f"--level: expected --compression beside it, got --level {given.level} alone"
+        )
+    storage = None if given.compression is None else resolve_storage(asked)
     with open_results(given.path, edited=given.edited) as results:
         consolidate(results, given.target, storage)
     print(

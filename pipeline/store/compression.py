@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 from h5py import h5z
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, StoreError
 from pipeline.job import Storage
 
 CHUNK = 512 << 10  # bytes of a chunk: 256 KiB to 1 MiB are written and read fastest
@@ -78,9 +78,14 @@ def creation(shape: tuple[int, ...], itemsize: int, storage: Storage) -> dict[st
 
     Returns:
         Keywords of h5py's ``create_dataset``.
+
+    Raises:
+        StoreError: The filter is not there.
     """
     if storage.compression == "none":
         return {}
+    if storage.compression == "zstd" and not has_zstd():
+        raise StoreError(f"store.compression: zstd {INSTALL}")
     level = LEVEL if storage.level is None else storage.level
     gzip = {"compression": "gzip", "compression_opts": level}
     zstd = {"compression": ZSTD, "compression_opts": (level,)}

@@ -159,3 +159,48 @@ def test_a_clock_that_jumps(tmp_path, undisturbed):
     for path, when in zip(result.parent.rglob("*"), (0, 2**31, 4e9, 1, 1e9), strict=False):
         os.utime(path, (when, when))
     require_mended(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, which can be made full and read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def remount(place, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+@pytest.mark.parametrize("kib", [24, 60, 130])
+def test_a_disk_that_is_full(small_disk, undisturbed, kib):
+    remount(small_disk, f"size={kib}k")
+    done = run(small_disk)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr or "GiB free; make room" in done.stderr
+    assert not list(small_disk.rglob("result.h5"))
+    for shard in small_disk.rglob("shard-*.h5"):
+        assert check_file(shard) == []
+    remount(small_disk, "size=4m")
+    require_mended(small_disk, undisturbed)
+
+
+def test_a_directory_that_becomes_read_only(small_disk, undisturbed):
+    assert run(small_disk).returncode == 0
+    (result,) = small_disk.rglob("result.h5")
+    result.unlink()
+    sorted(result.parent.glob("shards/*.h5"))[1].unlink()
+    remount(small_disk, "ro")
+    try:
+        done = run(small_disk)
+    finally:
+        remount(small_disk, "rw")
+    assert done.returncode == 1
+    assert "cannot be written to; choose another with output_dir=" in done.stderr
+    require_mended(small_disk, undisturbed)

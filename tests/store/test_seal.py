@@ -156,3 +156,12 @@ def test_commands_open_what_was_edited_only_when_told(written, tmp_path, capsys)
         assert np.array_equal(results.hessian[:], written[1]["hessian"])
     with h5py.File(tmp_path / "one.h5") as file:
         assert file["hessian"].compression == "gzip"
+
+
+def test_a_level_of_no_compression(written, tmp_path, capsys):
+    command = ["consolidate", str(written[0] / "virtual"), str(tmp_path / "one.h5"), "--level", "3"]
+    assert results_main(command) == 1
+    assert (
+        "--level: expected --compression beside it, got --level 3 alone" in capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == []
