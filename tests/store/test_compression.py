@@ -12,7 +12,7 @@ import pipeline
 from pipeline.errors import ConfigurationError, StoreError
 from pipeline.job import Storage
 from pipeline.store import compression as compression_module
-from pipeline.store.compression import CHUNK, chunk_shape, storage_faults, storage_of
+from pipeline.store.compression import CHUNK, chunk_shape, creation, storage_faults, storage_of
 from pipeline.store.reader import open_results
 
 POINTS = torch.linspace(-1, 1, 3000, dtype=torch.float64).reshape(1000, 3)
@@ -90,6 +90,8 @@ def test_without_the_package_zstd_is_refused(tmp_path, monkeypatch):
     path, _ = run(tmp_path / "a", store={"compression": "zstd"})
     monkeypatch.setattr(compression_module, "has_zstd", lambda: False)
     monkeypatch.setattr("pipeline.store.trust.has_zstd", lambda: False)
+    with pytest.raises(StoreError, match=r"store.compression: zstd needs the package hdf5plugin"):
+        creation((5, 3), 8, Storage("zstd"))
     with pytest.raises(ConfigurationError, match=r"zstd needs the package hdf5plugin: pip install"):
         run(tmp_path / "b", store={"compression": "zstd"})
     with pytest.raises(
