@@ -1,8 +1,8 @@
 """What compression saves, and what it costs: ``python -m benchmarks.compression [DIRECTORY]``.
 
 Derivatives of built-in functions at random points are written as shards, with every compression, and
-read again; the ways take turns, and the median of the rounds is shown. The page cache is warm, so
-that a slow disk takes no part: it makes compression look better.
+read again; the ways take turns, and the median of the rounds is shown. Counted are seconds of the
+processor, all threads together: the disk takes no part, and a slow one makes compression look better.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     """Measure and print."""
     place = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="compression-"))
     place.mkdir(parents=True, exist_ok=True)
-    print("| derivatives | compression | ratio | write MB/s | read MB/s |")
+    print("| derivatives | compression | ratio | write MB per CPU s | read MB per CPU s |")
     print("|---|---|---:|---:|---:|")
     for name, case in CASES.items():
         layout, values = _derivatives(*case)
@@ -72,12 +72,12 @@ def _rows(name: str, layout: Layout, values: Mapping[str, Any], place: Path) -> 
     for _ in range(ROUNDS):
         for storage in STORAGES:
             path = place / "shard.h5"
-            began = time.perf_counter()
+            began = time.process_time()
             _write(path, replace(layout, storage=storage), values)
-            written = time.perf_counter()
+            written = time.process_time()
             _read(path, values)
             seen[storage].append(
-                (written - began, time.perf_counter() - written, path.stat().st_size)
+                (written - began, time.process_time() - written, path.stat().st_size)
             )
             path.unlink()
     return [
