@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluation_plan import Candidate
+from pipeline.autograd.following import TEXT, reads
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
@@ -50,6 +52,12 @@ class Study:
     def budget(self) -> int:
         """Bytes that an evaluation may hold."""
         return self.options.memory or available_bytes(self.points.device) // 2
+
+    @cached_property
+    def text(self) -> str:
+        """By which call the function makes text of values; nothing where it does not."""
+        name = reads(self.request.f, self.points[0].clone())
+        return name if name in TEXT else ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,8 @@ def _drafts(
 
 
 def _draft(study: Study, route: Route, mode: str) -> Draft:
+    if not route.pointwise and study.text:
+        raise RefusedError(f"it makes text of values, which are those of a batch: {study.text}()")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on speed; agreement is what is checked
         try:

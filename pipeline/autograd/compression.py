@@ -93,7 +93,7 @@ def known_pattern(request: Request) -> Pattern:
     if request.pattern is not None:
         return request.pattern
     g, z = request.at(request.example)
-    return detect(g, z, request.sparse_order)
+    return detect(g, z, request.sparse_order, held=request.example)
 
 
 def seeds(colors: Tensor, chunk: int, like: Tensor) -> Iterator[Tensor]:

@@ -9,15 +9,14 @@ join smoothly it is flagged as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.finite_difference import beside
+from pipeline.autograd.following import Follow
 from pipeline.autograd.request import Request
 from pipeline.autograd.variable import WHOLE
 
@@ -133,37 +132,6 @@ NAMES = (
 CONDITIONS = {name: condition for condition, names in NAMES for name in names.split()}
 
 
-class Watch(TorchFunctionMode):
-    """Follows what depends on an input through a function, and collects where it meets a kink.
-
-    Args:
-        x: The input.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()
-        self._dependent: dict[int, Any] = {id(x): x}  # kept alive, so that no id is used again
-        self.met: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
-        depends = any(id(value) in self._dependent for value in _tensors((args, kwargs)))
-        if depends and name in CONDITIONS:
-            operands = args if isinstance(args[0], Tensor) else args[::-1]
-            self.met.append(CONDITIONS[name](*operands, **kwargs))
-        result = func(*args, **kwargs)
-        if depends:
-            changed = (args[0],) if name == "setitem" or name.endswith("_") else ()
-            for tensor in _tensors((result, changed)):
-                self._dependent[id(tensor)] = tensor
-        return result
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in tree_iter(values) if isinstance(value, Tensor))
-
-
 def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:
     """Prepare to find the points at which a call of a function meets its kink exactly.
 
@@ -210,9 +178,16 @@ def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
 
 
 def _watched(f: Callable[[Tensor], Tensor], z: Tensor) -> list[Tensor]:
+    """Where each call that depends on the input meets its kink."""
+    met: list[Tensor] = []
+
+    def notice(name: str, args: Any, options: Any) -> None:
+        if name in CONDITIONS:
+            operands = args if isinstance(args[0], Tensor) else args[::-1]
+            met.append(CONDITIONS[name](*operands, **options))
+
     with torch.no_grad():
         x = z.clone()
-        with Watch(x) as watch:
+        with Follow((x,), notice):
             f(x)
-        met: list[Tensor] = watch.met
     return met

@@ -111,6 +111,18 @@ def test_falls_back_to_the_loop_and_says_why():
     assert "data-dependent control flow" in evaluator.plan.refused["vmap fwd_over_rev"]
 
 
+def test_text_made_of_values_is_that_of_each_point():
+    def f(x):
+        return x.prod() if "-" in repr(x[0].detach()) else (x**3).sum()
+
+    points = torch.linspace(1, 2, 120, dtype=torch.float64).reshape(40, 3)
+    evaluator = plan(f, "hessian", points=points[[0, 20, 39]])
+    assert evaluator.plan.route == "loop"
+    assert "makes text of values" in str(evaluator.plan.refused)
+    found = evaluator(torch.tensor([[-1.0, 2.0, 3.0]], dtype=torch.float64))[0]
+    assert found.tolist() == [[0, 3, 2], [3, 0, -1], [2, -1, 0]]
+
+
 def test_a_route_that_is_silently_wrong_is_not_used():
     points = torch.zeros(1, 3).double()
     evaluator = plan(gaussian_of_norm, points=points)

@@ -96,6 +96,7 @@ TIGHT = {
     "index add": lambda x: (x[:4] ** 2).index_add(0, torch.tensor([1, 1]), x[4:] ** 3),
     "index put": lambda x: x.clone().index_put((torch.tensor([0, 2]),), x[3:5] ** 2),
     "index put, added": lambda x: x.index_put((torch.tensor([2]),), x[:1] ** 2, accumulate=True),
+    "scatter of a number": lambda x: x.scatter(0, torch.tensor([1, 2]), 3.0) ** 2,
     "pad": lambda x: F.pad(x, (1, 2)) ** 2,
     "conv1d": convolved,
     "conv2d": (convolved_2d, 32),
@@ -206,11 +207,29 @@ def test_five_point_stencils():
         (lambda x: x[x > 0.5].sum(), "depends on values: aten"),
         (lambda x: x * x[0].item(), "depends on values"),
         (lambda x: x.nonzero().sum() * x, "depends on values: aten.nonzero"),
+        (lambda x: x * torch.from_numpy(x.detach().numpy() > 0), "depends on values: Tensor.numpy"),
+        (lambda x: x * x.data.tolist()[0], "depends on values: Tensor.tolist"),
+        (
+            lambda x: torch.outer(x, x).fill_diagonal_(0.0).sum(1),
+            "cannot be followed: RuntimeError",
+        ),
     ],
 )
 def test_what_depends_on_values_is_refused(f, words):
     with pytest.raises(RefusedError, match=words):
         detect(f, draw(5), 1)
+
+
+def test_what_is_held_counts_with_all_of_its_values():
+    def f(z, row):
+        return torch.where(row[0] > 0, (z[:2] * row) @ z[:2].outer(row), z[2:] ** 2)
+
+    zeros = torch.zeros(2, dtype=torch.float64)
+    pattern = detect(lambda z: f(z, zeros), draw(4), 1, held=zeros)
+    for row in (zeros, torch.ones(2, dtype=torch.float64)):
+        assert not (seen(lambda z, row=row: f(z, row), 4, 1) & ~mask(pattern)).any()
+    with pytest.raises(RefusedError, match="depends on values"):
+        detect(lambda z: z**2 if zeros[0] == 0 else z**3, draw(4), 1, held=zeros)
 
 
 class Straight(torch.autograd.Function):

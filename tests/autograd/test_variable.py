@@ -8,7 +8,7 @@ import torch
 
 import pipeline
 from pipeline.autograd.module_function import ModuleFunction
-from pipeline.autograd.planner import Asked, prepare
+from pipeline.autograd.planner import Asked, prepare, probe_indices
 from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
@@ -311,3 +311,24 @@ def test_planner_takes_the_variable():
     asked = Asked(coupled, "coupled", ("gradient",), variable=Columns((1,)))
     evaluator = prepare(asked, POINTS, Options(), 6)
     assert evaluator(POINTS).shape == (6, 1)
+
+
+class Product(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(1.0, 9.0, dtype=torch.float64).reshape(2, 4))
+
+    def forward(self, x):
+        return self.weight**2 @ x
+
+
+def test_the_pattern_of_parameters_does_not_depend_on_the_points_tried():
+    points = torch.ones(40, 4, dtype=torch.float64)
+    points[probe_indices(40), 2] = 0  # no derivative by the third column of the weights there
+    evaluator = pipeline.prepare(
+        Product(), points, "jacobian", wrt="parameters", format="sparse", count=40
+    )
+    found = evaluator.pattern.to_dense(evaluator(points)).reshape(40, 2, 2, 4)
+    weight = torch.arange(1.0, 9.0, dtype=torch.float64).reshape(2, 4)
+    expected = torch.einsum("bj,ik,ij->bikj", points, torch.eye(2).double(), 2 * weight)
+    assert torch.allclose(found, expected)

@@ -7,15 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.autograd.following import reads
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.plain import require_own_derivatives
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.sparsity.propagation import Propagation
+from pipeline.autograd.sparsity.propagation import Propagation, nothing
 from pipeline.autograd.sparsity.sets import TooManyError
 from pipeline.autograd.sparsity.tracker import Tracker
 
 
-def detect(f: Callable[[Tensor], Tensor], point: Tensor, order: int) -> Pattern:
+def detect(
+    f: Callable[[Tensor], Tensor], point: Tensor, order: int, held: Tensor | None = None
+) -> Pattern:
     """Find which entries of a derivative can be other than zero at any input.
 
     No number of the function takes part: an entry is left out only where the operations that
@@ -26,28 +29,41 @@ def detect(f: Callable[[Tensor], Tensor], point: Tensor, order: int) -> Pattern:
         point: An example, (n,).
         order: 1 for the Jacobian (m, n), where a scalar has m = 1; 2 for the Hessian (n, n) of a
             scalar, or of all outputs together.
+        held: What f refers to that is another at every point, though nothing is differentiated
+            with respect to it; all else that f refers to is constant.
 
     Returns:
         The pattern; its notes say what was taken for dense.
 
     Raises:
         RefusedError: What the function does depends on values, its backward pass is not torch's
-            own, or the pattern is too large to pay.
+            own, torch cannot follow it, or the pattern is too large to pay.
     """
-    n = len(point)
     require_own_derivatives(f, point)
+    known = () if held is None else (held,)
+    if name := reads(f, point.detach().clone(), *known):
+        raise RefusedError(f"what it does depends on values: Tensor.{name}")
     try:
-        return _follow(f, point, n, order)
+        return _follow(f, point, order, known)
     except TooManyError:
         raise RefusedError("its pattern has too many entries to pay") from None
+    except RefusedError:
+        raise
+    except Exception as error:  # torch cannot follow some operations, by any kind of error
+        raise RefusedError(f"it cannot be followed: {type(error).__name__}: {error}") from error
 
 
-def _follow(f: Callable[[Tensor], Tensor], point: Tensor, n: int, order: int) -> Pattern:
+def _follow(
+    f: Callable[[Tensor], Tensor], point: Tensor, order: int, held: tuple[Tensor, ...]
+) -> Pattern:
+    n = len(point)
     sets = Propagation(n, order)
     tracker = Tracker(sets)
     x = point.detach().clone()
     functional = torch.func.functionalize(f, remove="mutations")
     with torch.no_grad(), tracker:
+        for each in held:
+            tracker.remember(each, nothing(each.shape))
         tracker.remember(x, sets.start)
         y = functional(x)
     outputs = tracker.of(y)

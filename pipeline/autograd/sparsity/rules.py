@@ -295,7 +295,7 @@ def _scatter(call: Call, sets: Propagation) -> list[Tracked]:
     folded = call.sets(values)
     if chosen is None:  # places that depend on the inputs: any of them
         return [sets.join(target, _expanded(_total(sets, folded), target.shape))]
-    if name in ("index_put", "_unsafe_index_put"):
+    if name in ("index_put", "_unsafe_index_put") or not folded.shape:
         folded = _expanded(folded, chosen.shape)
     elif folded.shape != chosen.shape:
         folded = folded[tuple(slice(size) for size in chosen.shape)]

@@ -1,0 +1,77 @@
+"""Follows what depends on an input through a function, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
+
+Notice = Callable[[str, Any, Any], None]
+
+TEXT = ["repr", "str", "format"]
+READ = [
+    *TEXT,
+    *["numpy", "array", "tolist", "dlpack", "data_ptr", "untyped_storage", "storage", "reduce_ex"],
+]
+
+
+class Follow(TorchFunctionMode):
+    """Tells of every call that takes something which depends on an input.
+
+    Args:
+        inputs: The inputs.
+        notice: Called before the call with its name, without underscores around it and `linalg_`
+            before it, its arguments and its options.
+    """
+
+    def __init__(self, inputs: tuple[Tensor, ...], notice: Notice) -> None:
+        super().__init__()
+        # kept alive, so that no id is used again
+        self._dependent: dict[int, Any] = {id(each): each for each in inputs}
+        self._notice = notice
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
+        depends = any(id(value) in self._dependent for value in _tensors((args, kwargs)))
+        if depends:
+            self._notice(name, args, kwargs)
+        result = func(*args, **kwargs)
+        if depends:
+            changed = (args[0],) if name == "setitem" else ()
+            for tensor in _tensors((result, changed)):
+                self._dependent[id(tensor)] = tensor
+        return result
+
+
+def reads(f: Callable[[Tensor], Any], x: Tensor, *held: Tensor) -> str:
+    """Find out by which call, if any, a function hands values to Python as numbers or text.
+
+    What Python makes of them is not seen by whoever follows or batches operations of torch: it is
+    a constant for them.
+
+    Args:
+        f: Maps one point (n,) to a tensor.
+        x: An example, (n,).
+        held: What else changes from point to point.
+
+    Returns:
+        The name of the call; nothing where there is none.
+    """
+    found: list[str] = []
+
+    def notice(name: str, args: Any, options: Any) -> None:
+        if name in READ:
+            found.append(name)
+
+    with torch.enable_grad(), Follow((x, *held), notice):
+        f(x)
+    return next(iter(sorted(found, key=lambda name: name not in TEXT)), "")
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in tree_iter(values) if isinstance(value, Tensor))
