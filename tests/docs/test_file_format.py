@@ -46,8 +46,12 @@ def read(path):
             if stored.attrs.get("layout") == "packed":
                 order = int(dims[-1].removeprefix("packed_"))
                 values = unpacked(values, file[dims[-1]][()], n, order)
-            found[name.removesuffix("_packed")] = values
-        axes = [file["grid"][f"axis_{column}"][()] for column in range(1, n + 1)]
+            if stored.attrs.get("layout") == "sparse":
+                whole = np.zeros((count, *file["sparsity"]["shape"][()]))
+                whole.reshape(count, -1)[:, file[dims[-1]][()]] = values
+                values = whole
+            found[name.removesuffix("_packed").removesuffix("_sparse")] = values
+        axes = [entry[()] for name, entry in file["grid"].items() if name.startswith("axis_")]
     return found, axes
 
 
@@ -65,3 +69,16 @@ def test_a_reader_from_the_page(function, symmetric, tmp_path):
             assert np.array_equal(values, results[name][:]), name
     points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
     assert np.array_equal(points, found["x"])
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"), [("rosenbrock", "hessian"), ("weighted_squares", "jacobian")]
+)
+def test_a_reader_of_sparse_results_from_the_page(function, operator, tmp_path):
+    grid = build_registry().grid("random").build(Space(4, -1.0, 2.0), count=5)
+    with pipeline.run(
+        function, grid, operator, store={"format": "sparse"}, output_dir=tmp_path
+    ) as results:
+        found, _ = read(results.account)
+        assert np.array_equal(found[operator], results[operator][:])
+        assert 0 < results.sparse(operator).nnz < results[operator][0].size
