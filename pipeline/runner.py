@@ -109,15 +109,18 @@ def _is_complete(work: Work) -> bool:
 def _summarise(work: Work, computed: int, began: float) -> Summary:
     path = work.directory.result
     with open_results(path) as results:
-        counts = {name: results.count(name) for name in ("nonfinite", "nonsmooth", "failed")}
-    files = [path, *(work.directory.path / "shards").glob("shard-*.h5")]
+        stored = json.loads(str(results.provenance.get("counts_json", "{}")))
+        counts = {
+            name: stored[name] if name in stored else results.count(name)
+            for name in ("nonfinite", "nonsmooth", "failed")
+        }
     return Summary(
         path=path,
         points=len(work.grid),
         computed=computed,
         **counts,
         seconds=time.monotonic() - began,
-        bytes=sum(file.stat().st_size for file in files),
+        bytes=path.stat().st_size + work.directory.shard_bytes(),
     )
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.layout import read_group
+import h5py
+import numpy as np
+
+from pipeline.store.layout import STATUS, read_group
 from pipeline.store.trust import open_checked
 
 CIRCUMSTANCES = ("host", "slurm_job_id", "device", "torch", "threads", "git_commit")
@@ -25,17 +28,29 @@ def gather(shards: Sequence[Path]) -> dict[str, dict[str, Any]]:
         The groups provenance, certificate and grid, as a result holds them.
     """
     provenances, certificates = [], []
+    counts: Counter[int] = Counter()
     for shard in shards:
         with open_checked(shard) as file:
+            counts.update(_tally(file))
             provenances.append(read_group(file, "provenance", SHARD_PROVENANCE))
             certificates.append(read_group(file, "certificate", SHARD_CERTIFICATE))
     with open_checked(shards[0]) as file:
         first = {name: read_group(file, name) for name in ("provenance", "certificate", "grid")}
     return {
         **first,
-        "provenance": first["provenance"] | merge_provenance(provenances),
+        "provenance": first["provenance"] | merge_provenance(provenances) | _named(counts),
         "certificate": first["certificate"] | merge_certificates(certificates),
     }
+
+
+def _tally(file: h5py.File) -> dict[int, int]:
+    values, counts = np.unique(file["status"][()], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _named(counts: Mapping[int, int]) -> dict[str, str]:
+    """Points of each status: so that nobody has to open every shard to say how a run has ended."""
+    return {"counts_json": json.dumps({name: counts.get(code, 0) for name, code in STATUS.items()})}
 
 
 def merge_provenance(records: Sequence[Record]) -> dict[str, Any]:

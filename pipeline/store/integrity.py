@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import read_group
+from pipeline.store.part import content_of
 from pipeline.store.reader import Results
 from pipeline.store.run_directory import RunDirectory
 from pipeline.store.trust import open_checked, readable
@@ -73,8 +75,7 @@ def require_own_shards(
     for index in sorted(directory.finished_shards()):
         path = directory.shard(index)
         expected = (run_id, *ranges[index]) if index < len(ranges) else None
-        with open_checked(path) as file:
-            found = (str(file.attrs["run_id"]), int(file.attrs["start"]), int(file.attrs["stop"]))
+        found = astuple(content_of(path))
         if found != expected:
             raise StoreError(
                 f"{path} is in the way: expected run id, start, stop {expected}, got {found}; "

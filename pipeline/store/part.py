@@ -125,6 +125,28 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
         ) from error
 
 
+def content_of(path: Path) -> Content:
+    """Read which points a file holds, of which run, and look at nothing else of it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it says.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        require_seal(path)
+        with h5py.File(path, "r") as file:
+            return read_content(file)
+    except HDF5_ERRORS as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}; remove it and run the same command again"
+        ) from error
+
+
 def read_content(file: h5py.File) -> Content:
     """Read which points a file holds, of which run.
 

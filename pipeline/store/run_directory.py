@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.errors import StoreError
 from pipeline.store.commit import committed, remove_stale
 from pipeline.store.layout import SCHEMA
 
+SHARD_NAME = re.compile(r"shard-[0-9]+\.h5")
 PLAN, RESULT, SHARDS = "run.json", "result.h5", "shards"
 
 
@@ -128,13 +130,18 @@ class RunDirectory:
         Returns:
             Their indices.
         """
-        folder = self.path / SHARDS
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return {
-            int(name[6:-3])
-            for name in names
-            if name.startswith("shard-") and name.endswith(".h5") and name[6:-3].isdigit()
-        }
+        return {int(entry.name[6:-3]) for entry in self._shards()}
+
+    def shard_bytes(self) -> int:
+        """Size of the shards that are there."""
+        return sum(entry.stat().st_size for entry in self._shards())
+
+    def _shards(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path / SHARDS) as entries:
+                return [entry for entry in entries if SHARD_NAME.fullmatch(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def shard_ranges(points: int, rows: int) -> list[tuple[int, int]]:
