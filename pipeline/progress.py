@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -53,8 +55,9 @@ class Progress:
         rate = self._durable / max(time.monotonic() - self._began, 1e-9)
         left = run.points - run.points_done - self._durable
         log.info(
-            "shard %d of %d: %d points durable, %.3g points/s, %s left",
+            "shard %d of %d: %d points durable, %.3g points/s, %s left, ends about %s, %d MiB at most",
             shard.index + 1, run.shards, run.points_done + self._durable, rate, _span(left / rate),
+            f"{datetime.now() + timedelta(seconds=left / rate):%H:%M}", _held() >> 20,
         )  # fmt: skip
 
     @hookimpl
@@ -99,6 +102,11 @@ def describe(summary: Summary) -> str:
             "several one-sided derivatives; see the dataset status"
         )
     return f"{first}\n{verdict}\nresult: {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
+
+
+def _held() -> int:
+    """Most bytes that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def _span(seconds: float) -> str:

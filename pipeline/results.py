@@ -26,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     showing = commands.add_parser("show", help="what is inside, from whom, how sure")
     showing.add_argument("path", help="a result file, a shard, or the directory of a run")
     showing.add_argument("--json", action="store_true", help="for programs")
+    showing.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow a run, whoever computes it, until it is complete",
+    )
+    showing.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="of --watch")
     showing.set_defaults(run=_show)
     verifying = commands.add_parser(
         "verify", help="check files, checksums and, at stored points, the derivatives themselves"
@@ -76,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(given: argparse.Namespace) -> int:
+    if given.watch:
+        _watch(given)
     from pipeline.account import facts, render
     from pipeline.store.reader import open_results
     from pipeline.store.trust import readable
@@ -85,6 +93,16 @@ def _show(given: argparse.Namespace) -> int:
         text = json.dumps(account, indent=2) if given.json else render(account)
     print(text)
     return 0
+
+
+def _watch(given: argparse.Namespace) -> None:
+    from pipeline.watching import watch
+
+    try:
+        for line in watch(Path(given.path), given.every):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _report(given: argparse.Namespace) -> int:

@@ -1,0 +1,188 @@
+"""Cost of the bookkeeping at scale, without the mathematics.
+
+python -m benchmarks.scale                    # 100,000 names, 2,000 real shards
+python -m benchmarks.scale --slurm DIRECTORY  # three nodes of tests/cluster/lab.py, shards that sleep
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.store.evidence import gather
+from pipeline.store.integrity import require_own_shards
+from pipeline.store.layout import Layout
+from pipeline.store.reader import open_results
+from pipeline.store.result import assemble
+from pipeline.store.run_directory import RunDirectory, shard_ranges
+from pipeline.store.shard import new_shard
+
+POINTS = 10**10
+LINKS = 50_000  # names of one file: file systems have a limit
+
+SLEEPER = """
+import time
+import torch
+from pipeline import Function, hookimpl
+
+
+def build(seconds: float = 2.5):
+    def f(x):
+        time.sleep(seconds)
+        return (x**3).sum()
+
+    return f
+
+
+@hookimpl
+def pipeline_functions():
+    return [Function("sleeper", build, n=3)]
+"""
+
+
+def timed(what: str, work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    outcome = work()
+    print(f"  {time.perf_counter() - began:9.3f} s  {what}", flush=True)
+    return outcome
+
+
+def memory() -> str:
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most"
+
+
+def names(place: Path, count: int) -> None:
+    """What is done with names alone: plan, resume, watch."""
+    directory = RunDirectory(place)
+    (place / "shards").mkdir(parents=True)
+    for index in range(count):
+        source = place / f"source-{index // LINKS}"
+        source.touch()
+        os.link(source, directory.shard(index))
+    print(f"{count} shards by name, {POINTS:.0e} points")
+    ranges = timed("cut the points into shards", lambda: shard_ranges(POINTS, -(-POINTS // count)))
+    there = timed("recognise the shards that exist", directory.finished_shards)
+    assert len(there) == len(ranges) == count
+    timed("find what is missing", lambda: [i for i in range(count) if i not in there])
+    timed("add up their sizes", directory.shard_bytes)
+    timed("clear away what killed processes left", directory.tidy)
+    print(f"  {memory()}")
+
+
+def shards(place: Path, count: int) -> None:
+    """What opens files: the end of a run, and a finished run again."""
+    directory, layout = RunDirectory(place), Layout(3, (), (("gradient", 1),), "float64", "t")
+    directory.make()
+    print(f"{count} real shards")
+    timed(
+        "write them (of one point, synced)",
+        lambda: [write(directory, layout, i) for i in range(count)],
+    )
+    paths = [directory.shard(index) for index in range(count)]
+    ranges = shard_ranges(count, 1)
+    timed("end of a run: are they its own", lambda: require_own_shards(directory, "scale", ranges))
+    timed("end of a run: gather their evidence", lambda: gather(paths))
+    attrs = {"run_id": "scale", "start": 0, "stop": count, "created": "", "history": ""}
+    import pipeline.store.result as result
+
+    result.SMALL = 0  # a virtual result, as it is at scale
+    timed("end of a run: all of it", lambda: assemble(directory.result, layout, paths, attrs))
+    timed("open the result", lambda: open_results(directory.result).close())
+
+    def ended() -> None:
+        with open_results(directory.result) as results:
+            assert '"ok"' in results.provenance["counts_json"]
+
+    timed("say how it ended", ended)
+    with open_results(directory.result) as results:
+        timed("read every point", lambda: results.gradient[:])
+
+    def by_hdf5() -> None:
+        with h5py.File(directory.result) as file:
+            assert np.isfinite(file["gradient"][count // 2]).all()
+
+    timed("h5py: open the virtual result, read one point", by_hdf5)
+    print(
+        f"  {memory()}, {directory.result.stat().st_size / count:.0f} bytes of result.h5 per shard"
+    )
+
+
+def write(directory: RunDirectory, layout: Layout, index: int) -> None:
+    attrs = {"run_id": "scale", "start": index, "stop": index + 1, "created": "", "history": ""}
+    rows = {"x": np.ones((1, 3)), "gradient": np.ones((1, 3)), "status": np.ones(1, np.uint8)}
+    provenance: dict[str, Any] = dict.fromkeys(
+        ("host", "slurm_job_id", "device", "torch", "git_commit", "started", "finished"), "same"
+    )
+    provenance |= {"threads": 1, "failures_json": "{}"}
+    evidence = {"rows_checked": 1, "rows_error": "{}", "disagreements": "[]"}
+    with new_shard(directory.shard(index), layout, 1, attrs) as writer:
+        writer.append(rows)
+        writer.describe("provenance", provenance)
+        writer.describe("certificate", evidence)
+        writer.describe("grid", {"spec_json": "{}"})
+
+
+def efficiency(place: Path, count: int) -> None:
+    """Busy seconds of three Slurm nodes over three times the seconds that passed."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from cluster.lab import NODES, Lab
+
+    lab = Lab(place / "lab")
+    lab.start()
+    (place / "sleeper.py").write_text(SLEEPER)
+    command = [
+        sys.executable, "-m", "pipeline", "job=value", "function=sleeper", "plugins=[./sleeper.py]", "route=loop",
+        "grid=random", f"grid.count={4 * count}", "shard_rows=4", "batch=4",
+        "executor=slurm", f"executor.workers={NODES}",
+    ]  # fmt: skip
+    began = time.monotonic()
+    try:
+        subprocess.run(command, cwd=place, env=lab.environment, check=True)
+        passed = time.monotonic() - began
+    finally:
+        lab.stop()
+    busy = sum(map(seconds_of, place.glob("outputs/value/sleeper/*/shards/*.h5")))
+    print(f"{count} shards of {busy / count:.1f} s on {NODES} nodes: {passed:.0f} s")
+    print(
+        f"{busy / NODES / passed:.1%} of ideal, start of the command and of Slurm's tasks included"
+    )
+
+
+def seconds_of(shard: Path) -> float:
+    from datetime import datetime
+
+    with open_results(shard) as results:
+        facts = results.provenance
+    took = datetime.fromisoformat(facts["finished"]) - datetime.fromisoformat(facts["started"])
+    return took.total_seconds()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--names", type=int, default=100_000)
+    parser.add_argument("--real", type=int, default=2_000)
+    parser.add_argument("--slurm", type=Path, help="measure three Slurm nodes, in this directory")
+    parser.add_argument("--shards", type=int, default=45, help="on Slurm")
+    given = parser.parse_args()
+    if given.slurm:
+        given.slurm.mkdir(parents=True, exist_ok=True)
+        efficiency(given.slurm.resolve(), given.shards)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        names(Path(place) / "names", given.names)
+        shards(Path(place) / "real", given.real)
+
+
+if __name__ == "__main__":
+    main()
