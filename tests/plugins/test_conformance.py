@@ -9,8 +9,11 @@ from pipeline.testing import FunctionTests
 
 ROWS = {
     "ackley": {"n": 3},
+    "arrow": {"n": 5},
     "beale": {},
     "black_scholes": {},
+    "brusselator": {"n": 18, "order": 1},
+    "burgers": {"n": 6},
     "double_pendulum": {},
     "griewank": {"n": 3},
     "helical_valley": {},
@@ -20,6 +23,7 @@ ROWS = {
     "morse": {"parameters": {"atoms": 3}},
     "powell_singular": {"n": 8},
     "rastrigin": {"n": 3},
+    "reaction_network": {"n": 7},
     "robertson": {},
     "robot_arm": {},
     "rosenbrock": {"n": 5},
