@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -41,12 +41,12 @@ class Compression:
     rows: Tensor
     index: Tensor
 
-    @property
+    @cached_property
     def forward(self) -> int:
         """Number of forward sweeps."""
         return _count(self.columns)
 
-    @property
+    @cached_property
     def backward(self) -> int:
         """Number of backward sweeps."""
         return _count(self.rows)
@@ -96,19 +96,20 @@ def known_pattern(request: Request) -> Pattern:
     return detect(g, z, request.sparse_order, held=request.example)
 
 
-def seeds(colors: Tensor, chunk: int, like: Tensor) -> Iterator[Tensor]:
+def seeds(colors: Tensor, count: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
     """Sums of unit vectors of one colour.
 
     Args:
         colors: Colour of each entry, (n,), -1 for none.
+        count: Number of colours.
         chunk: Directions per block.
         like: Gives dtype and device.
 
     Yields:
         Blocks (c, n) with c <= chunk.
     """
-    for start in range(0, _count(colors), chunk):
-        stop = min(start + chunk, _count(colors))
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
         # made here, so that what functionalises a trace sees it
         numbers = torch.arange(start, stop, device=like.device)
         yield (colors.to(like.device) == numbers[:, None]).to(like.dtype)

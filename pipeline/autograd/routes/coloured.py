@@ -185,14 +185,14 @@ def _along(
     def evaluate(z: Tensor) -> tuple[Levels, Tensor]:
         lower: Levels = ()
         blocks: list[Tensor] = []
-        for tangents in seeds(compression.columns, chunk, z):
+        for tangents in seeds(compression.columns, compression.forward, chunk, z):
             block, repeated = torch.func.vmap(lambda tangent: _forward(split, z, tangent))(tangents)
             blocks.append(block.reshape(-1))
             lower = tuple(level[0] for level in repeated)
         if compression.backward or not blocks:
             result: tuple[Any, ...] = torch.func.vjp(split, z, has_aux=True)
             last, pull, lower = result
-            for cotangents in seeds(compression.rows, chunk, last):
+            for cotangents in seeds(compression.rows, compression.backward, chunk, last):
                 blocks.append(torch.func.vmap(pull)(cotangents)[0].reshape(-1))
         return lower, torch.cat(blocks) if blocks else z.new_zeros(0)
 
