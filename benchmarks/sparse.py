@@ -252,9 +252,10 @@ def main() -> None:
     if arguments.work:
         work(arguments.work, arguments.case[0])
         return
-    print(
-        "| case | nnz | points | route | detection ms | asdex | evaluation ms | asdex | asdex / ours | dense torch.func | agreement |"
+    heads = (
+        "case|nnz|points|route|detection ms|asdex|evaluation ms|asdex|asdex / ours|dense|agreement"
     )
+    print("| " + heads.replace("|", " | ") + " |")
     print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     chosen = arguments.case or range(len(CASES))
     ratios = [row(case, arguments.jax_python) for case in chosen]
