@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from pipeline.autograd.border import at_border, flat_points, returned
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.function_probe import probe, resolve_device, resolve_dtype
 from pipeline.autograd.memory import available_bytes
@@ -33,6 +34,7 @@ from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
 from pipeline.store.compression import resolve_storage
 from pipeline.store.reader import Results, open_results
+from pipeline.structure import Structure
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
 
@@ -52,6 +54,7 @@ class Keywords(TypedDict, total=False):
     chunk: int | None
     memory: int | None
     on_disagreement: str
+    on_point_error: str
     symmetric: str
     format: str
     directions: Any
@@ -143,6 +146,7 @@ def evaluate(
         stop = min(start + plan.batch, len(grid))
         batch = rows_of(grid, start, stop).to(plan.device, plan.dtype)
         found = evaluator.guarded(batch)
+        found.settle(options.on_point_error, start)
         parts.append({"x": batch[:, : grid.n], "status": found.status, **found.datasets})
         failures.update({start + index: reason for index, reason in found.failures.items()})
         row = checked - start if start <= checked < start + len(batch) else None
@@ -151,7 +155,7 @@ def evaluate(
             certificate = check.added_to(certificate)
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     x, status = columns.pop("x"), columns.pop("status")
-    kept = (evaluator.operators, evaluator.pattern)
+    kept = (evaluator.operators, evaluator.pattern, asked.structures)
     return Evaluation(x, columns, status, failures, certificate, plan, *kept)
 
 
@@ -266,6 +270,7 @@ def _directed(grid: Grid, keywords: Keywords) -> Grid:
 def _bind(
     function: Differentiable, points: Any, keywords: Keywords, stored: bool = False
 ) -> tuple[BoundFunction, Grid, Options]:
+    points, inputs = flat_points(points)
     grid, options = _grid(points), _options(points, keywords, stored)
     if isinstance(function, str):
         function, loadable = build_registry(_plugins(keywords)).function(function), True
@@ -285,18 +290,30 @@ def _bind(
         raise ConfigurationError(
             ["parameters belong to a plugin's function; bind your own with functools.partial"]
         )
-    return _bind_callable(function, grid, options, stored), grid, options
+    return _bind_callable(function, grid, options, stored, inputs), grid, options
 
 
 def _bind_callable(
-    f: Callable[[Tensor], Tensor], grid: Grid, options: Options, stored: bool
+    f: Callable[..., Any],
+    grid: Grid,
+    options: Options,
+    stored: bool,
+    inputs: Structure | None,
 ) -> BoundFunction:
     """A record for a bare callable; where it is stored, a digest of all that it refers to."""
     f = as_function(f)
     name = getattr(f, "__name__", type(f).__name__).strip("<>")
     points = _probe_points(grid, options)
-    seen = probe(f, points, None, name)
-    record = Function(name, partial(_given, f), n=grid.n, output_shape=seen.output_shape)
+    outputs = returned(f, points, inputs)
+    flat = f if inputs is None and outputs is None else at_border(f, inputs)
+    seen = probe(flat, points, None, name)
+    record = Function(
+        name,
+        partial(_given, f),
+        n=grid.n,
+        output_shape=seen.output_shape if outputs is None else outputs.shapes,
+        inputs=None if inputs is None else inputs.shapes,
+    )
     digest = callable_digest(f) if stored else ""
     return BoundFunction(record, {}, grid.n, seen.output_shape, digest, loadable=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
 from pipeline.store.layout import STATUS
 from pipeline.store.sparse_rows import SparseRows
+from pipeline.structure import Structure, unflatten
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Evaluation:
         plan: How they were evaluated.
         operators: What was evaluated. What ``symmetric="packed"`` keeps as ``hessian_packed`` is
             whole under its own name, ``evaluation.hessian``, and so is ``hessian_sparse``.
+        structures: input, output or variable -> the tensors whose entries lie along it, where these
+            are not flat.
         pattern: Entries that ``format="sparse"`` keeps; None where everything is dense.
     """
 
@@ -42,6 +46,30 @@ class Evaluation:
     plan: Plan
     operators: tuple[Operator, ...]
     pattern: Pattern | None = None
+    structures: Mapping[str, Structure] = field(default_factory=dict)
+
+    def unflatten(self, name: str) -> Any:
+        """Give a dataset in the shapes of the tensors that the function takes and returns.
+
+        Args:
+            name: x, value, gradient, jacobian, hessian or derivative_k.
+
+        Returns:
+            (N, …) with the dimensions of the tensors in place of flat ones; a mapping of these by
+            name where there are several tensors, by (output, input, …) where both have names.
+
+        Raises:
+            PipelineError: It has no such shape.
+        """
+        if name == "x":
+            return unflatten(self.x, _axes(["input"], self.structures))
+        orders = {item.name: item.order for item in self.operators if isinstance(item.key, int)}
+        if name not in orders:
+            raise PipelineError(f"{name!r} cannot be unflattened. {nearest(name, orders)}")
+        array, order = getattr(self, name), orders[name]
+        along = "variable" if "variable" in self.structures else "input"
+        outputs = ["output"] * (array.ndim - 1 - order)
+        return unflatten(array, _axes([*outputs, *[along] * order], self.structures))
 
     def _repr_html_(self) -> str:
         counts = {name: int((self.status == code).sum()) for name, code in STATUS.items()}
@@ -87,3 +115,7 @@ class Evaluation:
     def __dir__(self) -> list[str]:
         names = [operator.name for operator in self.operators]
         return sorted({*super().__dir__(), *self.datasets, *names})
+
+
+def _axes(kinds: Sequence[str], known: Mapping[str, Structure]) -> dict[int, Structure]:
+    return {axis: known[kind] for axis, kind in enumerate(kinds, 1) if kind in known}

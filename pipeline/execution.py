@@ -217,6 +217,7 @@ class Execution:
         for low in range(start, stop, self.plan.batch):
             high = min(low + self.plan.batch, stop)
             points, found = self._batch(low, high)
+            found.settle(self.work.job.options.on_point_error, low)
             writer.call(self._append(points, found))
             failures.update({low + row: reason for row, reason in found.failures.items()})
             row = checked - low if low <= checked < high else None
@@ -267,6 +268,9 @@ class Execution:
             "threads": torch.get_num_threads(),
             "identity_json": json.dumps(self.work.identity, sort_keys=True),
             "plugins_json": json.dumps([str(Path(file).resolve()) for file in job.plugins]),
+            "structure_json": json.dumps(
+                {name: found.record() for name, found in self.work.structures.items()}
+            ),
             "function_source": self.work.function.function.source,
             "function_from": "plugin" if self.work.function.loadable else "object",
             "failures_json": json.dumps(failures),

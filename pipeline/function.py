@@ -14,6 +14,7 @@ from pipeline.errors import ConfigurationError, FunctionError, PluginError
 from pipeline.files_read import digest_with_files, files_read, read_at_import
 from pipeline.fingerprint import source_digest, source_file
 from pipeline.parameters import Parameter, parameters_of
+from pipeline.structure import Shape, Shapes, Structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Bound = float | Sequence[float]
 Nested = float | Sequence["Nested"]
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class Function:
             The signature of `build` is the schema of ``function_params``: every parameter has
             a type and a default.
         n: Input size: an int, ``n(**parameters) -> int``, or `AnySize` for a function of any n.
-        output_shape: () or (m,), or ``output_shape(n, **parameters)`` that gives one of these.
+        output_shape: () or (m,), or ``output_shape(n, **parameters)`` that gives one of these. Where
+            f returns a tensor of more dimensions, its shape; where it returns a mapping of tensors,
+            their names and shapes.
         domain: Lower and upper end of where the function is meant to be evaluated, each a
             number or one number per input: the default bounds of grids.
         source: Where the function is defined in the literature.
@@ -97,12 +99,14 @@ class Function:
         data: Files that the function reads by other means than Python's own, such as HDF5, or not
             before it is evaluated; relative to the file that defines `build`. What Python opens while
             the plugin is imported and while f is built is found without being named.
+        inputs: Shape of the tensor that f takes in place of a row, or names and shapes of several,
+            which f takes by keyword; it replaces `n`.
     """
 
     name: str
     build: Callable[..., Callable[[Tensor], Tensor]]
     n: int | AnySize | Callable[..., int] = AnySize()
-    output_shape: Shape | Callable[..., Shape] = ()
+    output_shape: Shapes | Callable[..., Shapes] = ()
     domain: tuple[Bound, Bound] = (-1.0, 1.0)
     source: str = ""
     summary: str = ""
@@ -114,6 +118,7 @@ class Function:
     scenarios: Sequence[Scenario] = ()
     sparsity: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     data: Sequence[str] = ()
+    inputs: Shapes | None = None
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -162,6 +167,8 @@ class Function:
 
     def sizes(self, **parameters: Any) -> int | AnySize:
         """Give the input size that these parameters allow."""
+        if self.inputs is not None:
+            return Structure.of(self.inputs).size
         if isinstance(self.n, int | AnySize):
             return self.n
         with self.explained("n", parameters):
@@ -169,9 +176,14 @@ class Function:
 
     def shape(self, n: int, **parameters: Any) -> Shape:
         """Give the output shape, () or (m,), for n inputs and these parameters."""
+        structure = self.outputs(n, **parameters)
+        return structure.parts[0][1] if structure.is_flat else (structure.size,)
+
+    def outputs(self, n: int, **parameters: Any) -> Structure:
+        """Give what f returns, for n inputs and these parameters."""
         with self.explained("output_shape", parameters):
             shape = self.output_shape
-            return tuple(shape(n, **parameters) if callable(shape) else shape)
+            return Structure.of(shape(n, **parameters) if callable(shape) else shape)
 
     @contextmanager
     def explained(self, what: str, parameters: Mapping[str, Any]) -> Iterator[None]:
@@ -239,6 +251,38 @@ class BoundFunction:
     output_shape: Shape
     source_digest: str
     loadable: bool = True
+
+    @property
+    def inputs(self) -> Structure | None:
+        """How a point is taken apart; None where f takes the point itself."""
+        shapes = self.function.inputs
+        return None if shapes is None else Structure.of(shapes)
+
+    @property
+    def outputs(self) -> Structure | None:
+        """How a value is taken apart; None where f returns () or (m,)."""
+        structure = self.function.outputs(self.n, **self.parameters)
+        return None if structure.is_flat else structure
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """Both, as plain values; nothing of what is flat."""
+        both = {"inputs": self.inputs, "outputs": self.outputs}
+        return {kind: structure.record() for kind, structure in both.items() if structure}
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Name of each input: those of the record, or of the entries of its tensors."""
+        if self.inputs is None or self.function.input_names:
+            return tuple(self.function.input_names)
+        return self.inputs.labels("x")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each output, likewise."""
+        if self.outputs is None or self.function.output_names:
+            return tuple(self.function.output_names)
+        return self.outputs.labels("y")
 
     @cached_property
     def f(self) -> Callable[[Tensor], Tensor]:

@@ -28,6 +28,7 @@ class Options:
         chunk: Directions evaluated together; None lets the planner choose.
         memory: Bytes that an evaluation may hold; None takes half of what is free.
         on_disagreement: error or warn, when derivatives disagree with an oracle.
+        on_point_error: flag or stop, when the function raises at a point.
     """
 
     dtype: str = "float64"
@@ -38,6 +39,7 @@ class Options:
     chunk: int | None = None
     memory: int | None = None
     on_disagreement: str = "error"
+    on_point_error: str = "flag"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.formats import mark_sparse, may_pay
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
-from pipeline.autograd.planner import Asked, Wanted, ask, resolve
+from pipeline.autograd.planner import Asked, Wanted, ask, resolve, structures
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.directions import direction_of
@@ -29,6 +29,7 @@ from pipeline.provenance import now
 from pipeline.store import layout as store_layout
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
+from pipeline.structure import Structure
 
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0
@@ -150,6 +151,7 @@ class Work:
             "operators": [[operator.name, operator.order] for operator in self.operators],
             "dtype": self.job.options.dtype,
             **({} if spec is None else {"wrt": spec}),
+            **({"structure": self.function.structure} if self.function.structure else {}),
             **({"symmetric": "packed"} if packed else {}),
             **({} if self.pattern is None else {"format": "sparse"}),
         }
@@ -167,12 +169,17 @@ class Work:
         return RunDirectory(folder / self.run_id)
 
     @cached_property
+    def structures(self) -> dict[str, Structure]:
+        """Dimension -> the tensors whose entries lie along it, where they are not flat."""
+        return structures(self.function, self.variable)
+
+    @cached_property
     def layout(self) -> Layout:
         """What the files of the run hold."""
         function, record = self.function, self.function.function
         wanted = ", ".join(operator.name for operator in self.operators)
         n, is_whole = self.variable.size(function.n), self.variable is WHOLE
-        names = () if is_whole or n > MOST_NAMES else self.variable.names(record.input_names)
+        names = () if is_whole or n > MOST_NAMES else self.variable.names(function.input_names)
         return Layout(
             n=n,
             columns=None if is_whole else function.n,
@@ -180,9 +187,9 @@ class Work:
             operators=tuple((operator.name, operator.order) for operator in self.operators),
             dtype=self.job.options.dtype,
             title=f"{wanted} of {record.name} at {len(self.grid)} points",
-            input_names=tuple(record.input_names),
+            input_names=function.input_names,
             variable_names=names,
-            output_names=tuple(record.output_names),
+            output_names=function.output_names,
             input_units=record.input_units,
             output_units=record.output_units,
             storage=self.job.storage,

@@ -44,6 +44,7 @@ class Schema:
     shard_rows: int | None = None
     output_dir: str = "outputs"
     on_disagreement: str = "error"
+    on_point_error: str = "flag"
     dry_run: bool = False
     explain: bool = False
 
@@ -118,7 +119,15 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
             memory=parse_bytes(plain["memory"]),
             **{
                 name: plain[name]
-                for name in ("dtype", "route", "mode", "batch", "chunk", "on_disagreement")
+                for name in (
+                    "dtype",
+                    "route",
+                    "mode",
+                    "batch",
+                    "chunk",
+                    "on_disagreement",
+                    "on_point_error",
+                )
             },
         ),
         seed=plain["seed"],

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.autograd.border import at_border, callable_of
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.contractions import Direction
 from pipeline.autograd.module_function import as_function
@@ -31,6 +32,7 @@ from pipeline.store.integrity import check_files
 from pipeline.store.layout import SPARSE, STATUS
 from pipeline.store.reader import Results, open_results
 from pipeline.store.trust import readable
+from pipeline.structure import Structure
 
 OBJECT = (
     "the derivatives were not compared again: the function was given as a Python object; "
@@ -88,10 +90,10 @@ def verify(
             return Verification(Path(path), (*facts, OBJECT), tuple(faults))
         try:
             if function is None:
-                f = as_function(_function(identity, results, plugins).f)
+                f = callable_of(_function(identity, results, plugins))
             else:
-                f = as_function(function)
-                _require_source(identity, callable_digest(f))
+                _require_source(identity, callable_digest(as_function(function)))
+                f = _flat(function, identity)
             compared, wrong = _compare(identity, results, f, points)
         except PipelineError as error:
             compared, wrong = [], [f"the certificate cannot be repeated: {error}"]
@@ -107,6 +109,14 @@ def _function(identity: dict[str, Any], results: Results, plugins: Sequence[str]
     function = bind_function(record, parameters, results["x"].shape[1])
     _require_source(identity, function.source_digest)
     return function
+
+
+def _flat(f: Callable[..., Any], identity: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    structure = identity.get("structure")
+    if not structure:
+        return as_function(f)
+    inputs = structure.get("inputs")
+    return at_border(f, Structure.from_record(inputs) if inputs else None)
 
 
 def _require_source(identity: dict[str, Any], digest: str) -> None:

@@ -33,14 +33,13 @@ class Checks:
     asymmetry: tuple[str, ...]
 
     @property
-    def reverse_is_confirmed(self) -> bool:
-        """Finite differences converged everywhere and agree: then forward mode is what is wrong."""
-        return not self.differences.unchecked and not self.differences.disagreements
-
-    @property
     def disagreements(self) -> tuple[str, ...]:
-        """What speaks against the reference."""
-        forward = () if self.reverse_is_confirmed else self.forward.disagreements
+        """What speaks against the reference.
+
+        Where finite differences confirm reverse mode, forward mode is what is wrong.
+        """
+        pairs = zip(self.forward.disagreements, self.forward.places, strict=True)
+        forward = (said for said, place in pairs if place not in self.differences.confirmed)
         return (*self.differences.disagreements, *forward, *self.asymmetry)
 
     @property
@@ -54,7 +53,7 @@ class Checks:
         wrong = (
             "forward mode is wrong: it differs from reverse mode, which finite differences confirm"
         )
-        remark = (wrong,) if self.forward.disagreements and self.reverse_is_confirmed else ()
+        remark = (wrong,) if set(self.forward.places) & self.differences.confirmed else ()
         return (*self.differences.unchecked, *self.forward.unchecked, *remark)
 
 

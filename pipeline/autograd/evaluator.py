@@ -15,13 +15,13 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.precision import full_precision
-from pipeline.autograd.request import Evaluate, Request
+from pipeline.autograd.request import Evaluate, Key, Request
 from pipeline.autograd.reverse import plain
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.display import card
-from pipeline.errors import MemoryBudgetError, PipelineError
+from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError
 
 log = logging.getLogger(__name__)
 OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
@@ -43,6 +43,23 @@ class Evaluated:
     status: Tensor
     failures: Mapping[int, str]
     suspects: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def settle(self, on_point_error: str, start: int) -> None:
+        """Stop where the function raised, or let the point be flagged.
+
+        Args:
+            on_point_error: flag or stop.
+            start: Index of the first point of the batch.
+
+        Raises:
+            FunctionError: It raised, and that is not let pass.
+        """
+        if on_point_error == "stop" and self.failures:
+            row, reason = next(iter(self.failures.items()))
+            raise FunctionError(
+                f"the function raised at point {start + row}: {reason}; finished shards are safe. "
+                "on_point_error=flag flags such points and goes on"
+            )
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ class Evaluator:
         """
         if len(points) > self._fits:
             return self._halved(points)
-        datasets, error = self._attempt(points)
+        levels, error = self._attempt(points)
         if error is not None and _out_of_memory(error):
             self._make_room(points)
         if error is not None and len(points) > 1:
@@ -172,11 +189,12 @@ class Evaluator:
                 f"memory ran out at a single point with chunk={self.plan.chunk}; set a smaller chunk= or memory="
             ) from error
         if error is not None:
-            datasets, error = self._by_reference(points)
+            levels, error = self._by_reference(points)
         if error is not None:
             return self._failed(points, error)
-        packed = pack_symmetric(self._request, self.operators, datasets)
-        status = _status({"x": points, **packed.datasets})
+        packed = pack_symmetric(self._request, self.operators, self._named(levels))
+        # a formula can give a derivative where the function itself has no value: log at -1
+        status = _status({"x": points, **packed.datasets, "value": levels.get(0, points)})
         if self._calls.kinks is not None:
             met = self._calls.kinks(points) & (status == OK)
             status = status.masked_fill(met, NONSMOOTH)  # no index, which a GPU would have to count
@@ -235,33 +253,39 @@ class Evaluator:
         values = {name: tensor[index] for name, tensor in found.datasets.items()}
         return spot_check(self._request, self.operators, points[index], values, seed=row)
 
-    @full_precision()
     def _bare(self, points: Tensor) -> dict[str, Tensor]:
+        return self._named(self._levels(points))
+
+    def _named(self, levels: Mapping[Key, Tensor]) -> dict[str, Tensor]:
+        return {operator.dataset: levels[operator.key] for operator in self.operators}
+
+    @full_precision()
+    def _levels(self, points: Tensor) -> dict[Key, Tensor]:
+        """Everything that is evaluated: key -> (B, …)."""
         if len(points) == 0:
             levels = tuple(points.new_empty((0, *shape)) for shape in self._request.shapes())
         else:
             levels = self._calls.evaluate(points)
-        by_key = dict(zip(self._request.keys, levels, strict=True))
-        return {operator.dataset: by_key[operator.key] for operator in self.operators}
+        return dict(zip(self._request.keys, levels, strict=True))
 
-    def _attempt(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
+    def _attempt(self, points: Tensor) -> tuple[dict[Key, Tensor], Exception | None]:
         try:
-            return self._bare(points), None
+            return self._levels(points), None
         except (
             Exception
         ) as error:  # the user's function may raise anything at a point of its own choice
             return {}, error.with_traceback(None)  # which would keep the tensors of the batch alive
 
-    def _by_reference(self, points: Tensor) -> tuple[dict[str, Tensor], Exception | None]:
+    @full_precision()
+    def _by_reference(self, points: Tensor) -> tuple[dict[Key, Tensor], Exception | None]:
         """Ask the reference about a point at which the route raised: it may be the route's own fault."""
         try:
             levels = plain(self._request, points[0])
         except Exception as error:  # the user's function may raise anything
             return {}, error.with_traceback(None)
         by_key = dict(zip(self._request.keys, levels, strict=True))
-        named = {operator.dataset: by_key[operator.key][None] for operator in self.operators}
         log.warning("route %s raised at a point where the reference does not", self.plan.route)
-        return named, None
+        return {key: level[None] for key, level in by_key.items()}, None
 
     def _failed(self, points: Tensor, error: Exception) -> Evaluated:
         datasets = {

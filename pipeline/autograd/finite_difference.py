@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
+
+STEP = 2.0**-10  # first step of extrapolation, in units of the directions
+NOISE_STEP = 2.0**-20  # so small that what is smooth is a polynomial, and larger than any quantum
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,9 @@ class Estimate:
     error: float
 
 
-def ridders(phi: Callable[[float], float], step: float, levels: int = 6) -> Estimate:
+def ridders(
+    phi: Callable[[float], float], step: float, levels: int = 6, noise: float = 0.0
+) -> Estimate:
     """Derivative of a function of one variable at 0, by extrapolated central differences.
 
     Central differences with steps shrinking by 2, extrapolated to step 0 by Neville's scheme;
@@ -33,6 +39,7 @@ def ridders(phi: Callable[[float], float], step: float, levels: int = 6) -> Esti
         phi: The function.
         step: First, largest step.
         levels: Number of steps.
+        noise: Standard deviation of the values of the function, where it is known.
 
     Returns:
         The estimate with the smallest error.
@@ -46,11 +53,31 @@ def ridders(phi: Callable[[float], float], step: float, levels: int = 6) -> Esti
             above = tableau[-1][column - 1]
             factor = 4.0**column
             row.append((factor * row[-1] - above) / (factor - 1))
-            error = max(abs(row[-1] - row[-2]), abs(row[-1] - above))
+            error = max(abs(row[-1] - row[-2]), abs(row[-1] - above), 2 * noise / h)
             if error < best.error:
                 best = Estimate(row[-1], error)
         tableau.append(row)
     return best
+
+
+def noise_of(phi: Callable[[float], float]) -> float:
+    """Noise in the values of a function of one variable at 0: rounding, of whatever precision.
+
+    Source: J. J. Moré & S. M. Wild, Estimating computational noise, SIAM J. Sci. Comput. 33
+    (2011) 1292-1314: differences of order k of smooth functions vanish, those of noise do not.
+
+    Args:
+        phi: The function.
+
+    Returns:
+        The standard deviation of its values; 0 where their differences are not those of noise.
+    """
+    values = torch.tensor([phi(NOISE_STEP * i) for i in range(8)], dtype=torch.float64)
+    sizes = []
+    for k in (3, 4, 5):
+        gamma = math.factorial(k) ** 2 / math.factorial(2 * k)
+        sizes.append(float((gamma * values.diff(n=k).square().mean()).sqrt()))
+    return sizes[1] if max(sizes) <= 4 * min(sizes) else 0.0
 
 
 def random_signs(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -76,6 +103,7 @@ class FiniteDifferences:
     checks: int
     unchecked: tuple[str, ...]
     disagreements: tuple[str, ...]
+    confirmed: frozenset[int] = frozenset()  # points at which the highest order agrees
 
 
 def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteDifferences:
@@ -93,7 +121,7 @@ def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteD
     Returns:
         The worst difference and what could not be checked.
     """
-    residuals, unchecked, disagreements = [], [], []
+    residuals, unchecked, disagreements, confirmed = [], [], [], set()
     for index, point in enumerate(points):
         for order in range(1, request.order + 1):
             outcome = _confirmed(request, point, points, order, seed=index)
@@ -104,13 +132,17 @@ def compare_with_finite_differences(request: Request, points: Tensor) -> FiniteD
                 continue
             residual, disagrees = outcome
             residuals.append(residual)
+            if not disagrees and order == request.order:
+                confirmed.add(index)
             if disagrees:
                 disagreements.append(
                     f"derivative of order {order} near x = {point[:4].tolist()}{'…' if len(point) > 4 else ''}: "
                     f"automatic and finite differences differ by {residual:.1e} relative"
                 )
     worst = max(residuals) if residuals else None
-    return FiniteDifferences(worst, len(residuals), tuple(unchecked), tuple(disagreements))
+    return FiniteDifferences(
+        worst, len(residuals), tuple(unchecked), tuple(disagreements), frozenset(confirmed)
+    )
 
 
 def beside(point: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
@@ -159,10 +191,14 @@ def _directional_check(
 
     try:
         value, gradient = directional(g, here, weights, vectors[:-1])
-        estimate = ridders(phi, step=2.0**-10)
+        automatic, floor = float(gradient @ vectors[-1]), float(value)
+        verdict = _verdict(automatic, ridders(phi, step=STEP), floor)
+        if verdict is not None and verdict[1]:  # noise can look like convergence
+            estimate = ridders(phi, STEP, noise=noise_of(phi))
+            verdict = _verdict(automatic, estimate, floor)
     except Exception:  # beside the grid the function may raise: then nothing can be said here
         return None
-    return _verdict(float(gradient @ vectors[-1]), estimate, float(value))
+    return verdict
 
 
 def _verdict(automatic: float, estimate: Estimate, value: float) -> tuple[float, bool] | None:

@@ -34,6 +34,10 @@ class Follow(TorchFunctionMode):
         self._dependent: dict[int, Any] = {id(each): each for each in inputs}
         self._notice = notice
 
+    def is_held(self, value: Any) -> bool:
+        """Whether a value is a tensor that does not depend on an input."""
+        return isinstance(value, Tensor) and id(value) not in self._dependent
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")

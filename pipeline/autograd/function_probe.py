@@ -92,19 +92,21 @@ def probe(
         The points where it can be evaluated, and its output shape.
 
     Raises:
-        FunctionError: It raises at every point, or returns something that cannot be differentiated.
+        FunctionError: It raises at every point, returns something that cannot be differentiated, or
+            something else at every call.
     """
     good, shapes, error = [], [], None
     for point in points:
         original = point.clone()
         try:
             with torch.no_grad():
-                y = f(point)
+                y, again = f(point), f(point)
         except Exception as caught:  # the user's function may raise anything
             error = caught
             continue
         _check_unchanged(point, original, name)
         _check_output(y, point, name)
+        _check_repeats(y, again, point, name)
         good.append(point)
         shapes.append(tuple(y.shape))
     if not good:
@@ -120,6 +122,16 @@ def _check_unchanged(point: Tensor, original: Tensor, name: str) -> None:
     if not torch.equal(point, original):
         raise FunctionError(
             f"function {name!r} changes its input in place; work on x.clone() or write x + … instead of x += …"
+        )
+
+
+def _check_repeats(y: Tensor, again: Tensor, point: Tensor, name: str) -> None:
+    rounding = torch.finfo(y.dtype).eps ** 0.5  # sums on a GPU may be taken in any order
+    if y.shape != again.shape or not torch.allclose(y, again, rounding, rounding, equal_nan=True):
+        raise FunctionError(
+            f"function {name!r} returns two values at one point: {_spell(y.reshape(-1))}, then "
+            f"{_spell(again.reshape(-1))} at x = {_spell(point)}. It is random, or keeps something from call to "
+            "call; draw from a torch.Generator that is seeded in the function, put modules into eval() mode"
         )
 
 

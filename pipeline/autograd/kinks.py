@@ -9,6 +9,7 @@ join smoothly it is flagged as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.variable import WHOLE
 
 Condition = Callable[..., Tensor]
+Ordered = Callable[
+    ..., Tensor | None
+]  # of the order as well: a formula can be right up to some order
+NEVER = 1 << 20  # an order that is never asked for
 TIE = 1e-12  # relative gap of eigenvalues that are one
 
 
@@ -100,21 +105,75 @@ def _degenerate(values_of: Callable[[Tensor], Tensor]) -> Condition:
 
 def _norm(x: Tensor, *args: Any, **options: Any) -> Tensor:
     order = options.get("p", options.get("ord", args[0] if args else 2))
+    dim = options.get("dim", args[1] if len(args) > 1 else None)
     if order == 1:
         return x == 0
-    return (x * x).sum() == 0
+    if order in (math.inf, -math.inf):
+        return _ties(x.abs(), **({"dim": dim} if isinstance(dim, int) else {}))
+    return (x * x).sum() == 0 if dim is None else (x * x).sum(dim) == 0
+
+
+def _all_equal(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    return (x - x.mean()).square().sum() == 0
+
+
+def _length(x: Tensor, p: float = 2.0, dim: Any = 1, **options: Any) -> Tensor:
+    return (x * x).sum(dim) == 0
+
+
+def _half(x: Tensor, *args: Any, decimals: int = 0, **options: Any) -> Tensor:
+    scaled = x * 10.0**decimals
+    return scaled - scaled.floor() == 0.5
 
 
 def _distance(a: Tensor, b: Tensor, *args: Any, **options: Any) -> Tensor:
     return torch.cdist(a, b) == 0 if a.ndim > 1 else ((a - b) ** 2).sum() == 0
 
 
+def _both_zero(x: Tensor, y: Tensor, *args: Any, **options: Any) -> Tensor:
+    return (x == 0) & (y == 0)
+
+
+def _pole(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Poles of the gamma function, near which torch gives finite numbers."""
+    return (x <= 0) & (x == x.round())
+
+
+def _cancels(x: Tensor, order: int) -> Tensor:
+    """Where the formula of the derivative divides a difference of near numbers by x^(k+1)."""
+    near: Tensor = x.abs() < torch.finfo(x.dtype).eps ** (0.5 / (order + 1))
+    return near
+
+
+def _sinc(x: Tensor, order: int) -> Tensor:
+    return _cancels(x, order)
+
+
+def _bessel(lost_from: int, kink_from: int) -> Ordered:
+    """At and near 0 torch's formulas of high orders are wrong; exp(-|x|) as a factor is a kink."""
+
+    def condition(x: Tensor, order: int) -> Tensor:
+        kink = (x == 0) & (order >= kink_from)
+        return kink | _cancels(x, order) if order >= lost_from else kink
+
+    return condition
+
+
+def _power(base: Any, order: int, exponent: Any = None, **options: Any) -> Tensor | None:
+    """Where torch takes the power of an exponent that is a variable for that of a constant."""
+    if not isinstance(exponent, Tensor):
+        return None
+    whole = (exponent >= 0) & (exponent <= order - 2) & (exponent == exponent.round())
+    zero: Tensor = torch.as_tensor(base == 0)
+    return whole | zero
+
+
 NAMES = (
-    (_at_zero, "abs absolute sign sgn relu leaky_relu prelu elu celu selu heaviside"),
+    (_at_zero, "bool nonzero abs absolute sign sgn relu leaky_relu prelu elu celu selu heaviside"),
     (_equal, "lt le gt ge eq ne less less_equal greater greater_equal not_equal"),
     (_equal, "maximum minimum fmax fmin"),
     (_ties, "max min amax amin sort topk argsort argmax argmin median kthvalue"),
-    (_integer, "floor ceil round trunc fix frac"),
+    (_integer, "floor ceil trunc fix frac"),
     (_multiple, "fmod remainder floor_divide mod floordiv"),
     (_at_bounds, "clamp clip clamp_min clamp_max hardtanh threshold"),
     (_degenerate(torch.linalg.eigvalsh), "eigh eigvalsh"),
@@ -128,7 +187,21 @@ NAMES = (
     (_at_loss("delta"), "huber_loss"),
     (_at_loss("beta"), "smooth_l1_loss"),
     (_sign_of_second, "copysign"),
+    (_both_zero, "atan2 arctan2 hypot"),
+    (_pole, "lgamma gammaln digamma psi polygamma"),
+    (_all_equal, "std"),
+    (_length, "normalize"),
+    (_half, "round"),
 )
+ORDERED: dict[str, Ordered] = {
+    "sinc": _sinc,
+    "i1": _bessel(3, NEVER),
+    "i0": _bessel(4, NEVER),
+    "i0e": _bessel(4, 1),
+    "i1e": _bessel(3, 2),
+    "pow": _power,
+    "float_power": _power,
+}
 CONDITIONS = {name: condition for condition, names in NAMES for name in names.split()}
 
 
@@ -145,14 +218,14 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
     Returns:
         A function from points (B, d) to flags, bool (B,); None where no call has a kink.
     """
-    if not any(_watched(*request.at(point)) for point in points):
+    if not any(_watched(*request.at(point), request.order) for point in points):
         return None
     variables = request.variables(points)
-    step = beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0]
+    step = 64 * (beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0])
     always = _beside(request, points[0], step)
 
     def flag(point: Tensor) -> Tensor:
-        met = _watched(*request.at(point))
+        met = _watched(*request.at(point), request.order)
         # what is held meets a comparison at some points and not at others
         nearby = always if request.variable is WHOLE else _beside(request, point, step)
         same = [one.shape for one in met] == [one.shape for one in nearby]
@@ -172,22 +245,28 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
 def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
     g, z = request.at(point)
     try:
-        return _watched(g, z + step)
+        return _watched(g, z + step, request.order)
     except Exception:  # beside the grid the function may raise
         return []
 
 
-def _watched(f: Callable[[Tensor], Tensor], z: Tensor) -> list[Tensor]:
+def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:
     """Where each call that depends on the input meets its kink."""
     met: list[Tensor] = []
 
     def notice(name: str, args: Any, options: Any) -> None:
+        name = name.removeprefix("special_")
         if name in CONDITIONS:
             operands = args if isinstance(args[0], Tensor) else args[::-1]
             met.append(CONDITIONS[name](*operands, **options))
+        if name in ORDERED:
+            others = [None if follow.is_held(value) else value for value in args[1:]]
+            at = ORDERED[name](args[0], order, *others, **options)
+            met.extend([] if at is None else [at])
 
     with torch.no_grad():
         x = z.clone()
-        with Follow((x,), notice):
+        follow = Follow((x,), notice)
+        with follow:
             f(x)
     return met

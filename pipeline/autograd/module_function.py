@@ -70,6 +70,10 @@ class ModuleFunction:
         """
         return self._in(point.dtype, point.device)(point)
 
+    def at(self, point: Tensor) -> Module:
+        """The module itself, in the precision of a point."""
+        return self._in(point.dtype, point.device).module
+
     def call(self, point: Tensor, parameters: Mapping[str, Tensor]) -> Any:
         """Evaluate with other parameters.
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.contractions import Contraction, OnPoint, alone
-from pipeline.autograd.finite_difference import random_signs
+from pipeline.autograd.finite_difference import noise_of, random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Key, Request, order_of
 from pipeline.errors import FunctionError
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+NOISY = 1000  # units of rounding; what sums many terms may have a hundred
 TINY = 1e-300  # keeps quotients of zeros finite
 SPARSE_COMPARISON = 64  # the same where zeros are left out: these are seen in a contraction as well
 FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
@@ -141,7 +142,11 @@ class Oracle:
         magnitudes: Per point and key, what rounding is relative to where it is not the reference
             itself: of contractions, whose terms may cancel.
         sensitivity: Per point and key, max|dR| / (|dx| / max|x|): the condition of the derivative.
-        epsilon: Unit of rounding at the job's precision.
+        floors: Per point and key, the natural size of a derivative, max|f| / max|x|^k: what vanishes
+            by cancellation is only known to within the rounding of this.
+        epsilon: Unit of rounding at the job's precision, or that of the function where it is larger.
+        noise: Relative noise in the values of a function that computes less precisely than its
+            inputs are; 0 for others.
         rounding: Error of the reference itself at the job's precision, where that is not float64.
         tolerance: Largest normwise error that is no disagreement.
     """
@@ -151,7 +156,9 @@ class Oracle:
     expected: Sequence[Sequence[Tensor]]
     magnitudes: Sequence[Sequence[float]]
     sensitivity: Sequence[Sequence[float]]
+    floors: Sequence[Sequence[float]]
     epsilon: float
+    noise: float
     rounding: float | None
     tolerance: float
 
@@ -203,7 +210,7 @@ class Oracle:
 
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
-        slack = 64 * self.epsilon * change
+        slack = 64 * self.epsilon * (change + self.floors[point][position])
         size, difference = _size_and_difference(seen, self.expected[point][position])
         size = max(size, self.magnitudes[point][position])
         if difference == 0:
@@ -240,10 +247,17 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
         rounding = _rounding([view.reference(point) for point in points], expected)
     words = f"loop over torch.autograd.grad in {str(dtype).removeprefix('torch.')}"
     words += "" if view.weights is None else ", contracted with random directions"
-    tolerance = max(TOLERANCE[points.dtype], 10 * (rounding or 0.0))
+    floors = [_floors(view, point.to(dtype)) for point in points]
     epsilon = torch.finfo(points.dtype).eps
     magnitudes = [view.magnitudes(point.to(dtype)) for point in points]
-    return Oracle(view, words, expected, magnitudes, sensitivity, epsilon, rounding, tolerance)
+    noise = max(
+        _noise(view, point.to(dtype), rows) for point, rows in zip(points, expected, strict=True)
+    )
+    noise = noise if noise > NOISY * epsilon else 0.0
+    return Oracle(
+        view, words, expected, magnitudes, sensitivity, floors, max(epsilon, noise), noise, rounding,
+        tolerance=max(TOLERANCE[points.dtype], 10 * (rounding or 0.0), 1000 * noise),
+    )  # fmt: skip
 
 
 def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
@@ -284,6 +298,36 @@ def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:
         return [0.0 for _ in rows]
     changes = [float((a - b).abs().max()) / step for a, b in zip(moved, rows, strict=True)]
     return [change if change < float("inf") else 0.0 for change in changes]
+
+
+def _floors(view: View, point: Tensor) -> list[float]:
+    g, z = view.request.at(point)
+    with torch.no_grad():
+        value = g(z).abs().nan_to_num(0, 0, 0).max()
+    scale = float(z.abs().max().clamp_min(1.0))
+    return [float(value) / scale ** order_of(key) for key in view.request.keys]
+
+
+def _noise(view: View, point: Tensor, rows: Sequence[Tensor]) -> float:
+    """Noise in the value, relative to what the derivatives make of it."""
+    g, z = view.request.at(point)
+    scale = float(z.abs().max().clamp_min(1e-30))
+    generator = torch.Generator().manual_seed(2)
+    weights = random_signs(view.request.output_shape, generator).to(point)
+    direction = scale * random_signs(tuple(z.shape), generator).to(z)
+
+    def phi(t: float) -> float:
+        with torch.no_grad():
+            return float((weights * g(z + t * direction)).sum())
+
+    pairs = zip(view.request.keys, rows, strict=True)
+    sizes = ((order_of(key), float(row.nan_to_num(0, 0, 0).abs().max())) for key, row in pairs)
+    size = max(largest * scale**order for order, largest in sizes)
+    try:
+        noise = noise_of(phi) / max(size, TINY)
+    except Exception:  # beside the point the function may raise
+        return 0.0
+    return noise if noise < float("inf") else 0.0
 
 
 def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]) -> float:

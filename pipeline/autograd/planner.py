@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
 
+from pipeline.autograd.border import callable_of
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
@@ -18,7 +19,7 @@ from pipeline.autograd.evaluator import Calls, Evaluator
 from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
-from pipeline.autograd.module_function import as_function
+from pipeline.autograd.lost import lost_gradients
 from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
 from pipeline.autograd.oracle import Oracle, build_oracle
 from pipeline.autograd.precision import full_precision
@@ -29,8 +30,10 @@ from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_var
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
 from pipeline.function import BoundFunction
 from pipeline.job import Options
+from pipeline.structure import Structure
 
 log = logging.getLogger(__name__)
+SETTLED = {"on_disagreement": ("error", "warn"), "on_point_error": ("flag", "stop")}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Asked:
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
         form: Whether only the entries of a pattern are kept.
         direction: What jvp, vjp and hvp are taken along.
+        structures: input, output or variable -> the tensors along it, where these are not flat.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -58,6 +62,7 @@ class Asked:
     symmetric: str = "full"
     form: Form = DENSE
     direction: Direction | None = None
+    structures: Mapping[str, Structure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,9 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
     Returns:
         What `prepare` takes.
     """
-    f, record, d = as_function(function.f), function.function, function.n
-    variable = resolve_variable(wanted.wrt, f, d, record.input_names)
+    f, record, d = callable_of(function), function.function, function.n
+    variable = resolve_variable(wanted.wrt, f, d, function.input_names)
+    known = structures(function, variable)
     given = {name: partial(make, **function.parameters) for name, make in record.sparsity.items()}
     if wanted.direction is not None and wanted.direction.vector is None:
         f, variable = partial(without_direction, f, d), Beside(variable, d)
@@ -107,6 +113,7 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
         wanted.symmetric,
         Form(wanted.form, given),
         wanted.direction,
+        known,
     )
 
 
@@ -133,8 +140,28 @@ def resolve(
     request = Request(asked.f, example, output_shape, (), asked.variable, packed)
     operators = contract(named, asked.direction, request.n, output_shape)
     request = asking(request, operators)
+    if request.orders:  # the value says where the function has none, whatever its derivative is
+        request = replace(request, orders=tuple(sorted({0, *request.orders})))
     pattern = choose_pattern(asked.form, request, operators)
     return replace(request, pattern=pattern), mark_sparse(operators, pattern)
+
+
+def structures(function: BoundFunction, variable: Variable) -> dict[str, Structure]:
+    """Say which dimensions of the results hold tensors that are not flat.
+
+    Args:
+        function: The function.
+        variable: What it is differentiated with respect to.
+
+    Returns:
+        input, output or variable -> the tensors whose entries lie along it.
+    """
+    found = {
+        "input": function.inputs,
+        "output": function.outputs,
+        "variable": variable.structure(function.inputs),
+    }
+    return {name: structure for name, structure in found.items() if structure is not None}
 
 
 def probe_indices(count: int) -> list[int]:
@@ -168,8 +195,11 @@ def check_options(options: Options, order: int | None = None) -> list[str]:
         faults.append(
             f"route {options.route!r} is unknown. {nearest(options.route, ['auto', *ROUTES])}"
         )
-    if options.on_disagreement not in ("error", "warn"):
-        faults.append(f"on_disagreement: expected error or warn, got {options.on_disagreement!r}")
+    faults += [
+        f"{name}: expected {' or '.join(words)}, got {getattr(options, name)!r}"
+        for name, words in SETTLED.items()
+        if getattr(options, name) not in words
+    ]
     for name in ("batch", "chunk", "memory"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -213,16 +243,16 @@ def prepare(
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
-    oracle = build_oracle(request, seen.points)
-    choice = choose(Study(request, seen.points, oracle, options, count, rows))
-    checks = check_reference(request, seen.points, oracle, choice.trial.draft.seconds)
+    kinks = kink_finder(request, seen.points) if request.order else None
+    checked, oracle = _build_oracle(request, seen.points, kinks)
+    choice = choose(Study(request, checked, oracle, options, count, rows))
+    checks = check_reference(request, checked, oracle, choice.trial.draft.seconds)
     disagreements = (*checks.disagreements, *choice.disagreements)
     if disagreements and options.on_disagreement == "error":
         raise DisagreementError(
             f"the derivatives of function {asked.name!r} cannot be trusted:\n"
             + "\n".join(f"  - {reason}" for reason in disagreements)
-            + "\nLook for detach(), no_grad(), .item(), a wrong custom backward or randomness in the function; "
-            "on_disagreement=warn goes on all the same"
+            + f"\n{_look_for(request, seen.points[0])}; on_disagreement=warn goes on all the same"
         )
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)
@@ -234,9 +264,32 @@ def prepare(
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch
-    kinks = kink_finder(request, seen.points) if request.order else None
     calls = Calls(trial.evaluate, most, kinks)
     return Evaluator(calls, request, operators, plan, certificate)
+
+
+def _build_oracle(
+    request: Request, points: Tensor, kinks: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, Oracle]:
+    """The reference and its points; without those on a kink, where it is not symmetric there."""
+    oracle = build_oracle(request, points)
+    if oracle.noise:
+        log.warning(
+            "the values of the function carry noise of %.0e relative: it computes in a lower precision "
+            "than its inputs somewhere, and its derivatives are no better",
+            oracle.noise,
+        )
+    if not oracle.asymmetry() or kinks is None:
+        return points, oracle
+    smooth = points[~kinks(points)]
+    return (smooth, build_oracle(request, smooth)) if len(smooth) else (points, oracle)
+
+
+def _look_for(request: Request, point: Tensor) -> str:
+    lost = lost_gradients(request, point)
+    if not lost:
+        return "Look for a wrong custom backward, a hook, numpy, or what depends on the precision"
+    return f"Gradients are lost at {', '.join(lost[:5])}: write these in operations that torch differentiates"
 
 
 def _certify(
@@ -253,7 +306,7 @@ def _certify(
         widths_checked=trial.widths,
         reference=oracle.reference,
         reference_error={item.name: trial.deviations[item.key].error for item in operators},
-        rounding_error=oracle.rounding,
+        rounding_error=max(oracle.rounding or 0.0, oracle.noise) or oracle.rounding,
         symmetry_residual=trial.symmetry,
         forward_reverse_residual=checks.forward.residual,
         finite_difference_residual=checks.differences.residual,

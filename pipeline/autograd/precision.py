@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.backends import cuda
 
 _REDUCTIONS = (
     "allow_fp16_reduced_precision_reduction",
     "allow_bf16_reduced_precision_reduction",
+)
+_ATTENTION: Any = (
+    (cuda.math_sdp_enabled, cuda.enable_math_sdp),
+    (cuda.flash_sdp_enabled, cuda.enable_flash_sdp),
+    (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp),
+    (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp),
 )
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Compute float32 in float32 inside the block: no TF32, no bfloat16, no reduced sums.
+
+    Attention is computed in its parts: the derivative of the fused one has no derivative.
 
     torch takes TF32 in convolutions on a GPU unless it is told otherwise, and in products where
     the user has allowed it: ten bits of a mantissa, in derivatives that are meant to be compared.
@@ -27,9 +37,14 @@ def full_precision() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = False
     for name in _REDUCTIONS:
         setattr(matmul, name, False)
+    attention = [enabled() for enabled, _ in _ATTENTION]
+    for (_, enable), value in zip(_ATTENTION, (True, False, False, False), strict=True):
+        enable(value)
     try:
         yield
     finally:
+        for (_, enable), value in zip(_ATTENTION, attention, strict=True):
+            enable(value)
         for name, value in reductions.items():
             setattr(matmul, name, value)
         torch.backends.cudnn.allow_tf32 = convolutions

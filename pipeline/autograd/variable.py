@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.autograd.module_function import ModuleFunction
 from pipeline.errors import ConfigurationError, nearest
+from pipeline.structure import Structure
 
 OnPoint = Callable[[Tensor], Tensor]
 Wrt = str | int | Sequence[str | int]
@@ -50,6 +51,17 @@ class Variable(ABC):
     @abstractmethod
     def spec(self) -> list[str | int] | None:
         """What `resolve_variable` makes this of again: part of the identity of a run."""
+
+    def structure(self, inputs: Structure | None) -> Structure | None:
+        """How the variables are taken apart, where they are not the whole point and not flat.
+
+        Args:
+            inputs: How a point is taken apart; None where it is flat.
+
+        Returns:
+            Tensors whose entries they are; None where they are no whole tensors.
+        """
+        return None
 
     def names(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Name of every variable, where there are names.
@@ -106,6 +118,21 @@ class Columns(Variable):
     def spec(self) -> list[str | int]:
         """The indices."""
         return list(self.indices)
+
+    def structure(self, inputs: Structure | None) -> Structure | None:
+        """Those tensors of the point that were chosen, if each was chosen whole."""
+        if inputs is None:
+            return None
+        index = list(range(inputs.size))
+        columns = {name: index[place] for name, place in inputs.places().items()}
+        chosen = {name: min(map(self._place, part)) for name, part in columns.items() if part}
+        order = sorted((place, name) for name, place in chosen.items() if place < len(self.indices))
+        parts = tuple((name, dict(inputs.parts)[name]) for _, name in order)
+        flat = tuple(column for _, name in order for column in columns[name])
+        return Structure(parts) if flat == self.indices else None
+
+    def _place(self, column: int) -> int:
+        return self.indices.index(column) if column in self.indices else len(self.indices)
 
     def names(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Those of the chosen columns."""
@@ -170,6 +197,10 @@ class Parameters(Variable):
         z = torch.cat([here[name].reshape(-1) for name in self.chosen])
         return (lambda z: self.function.call(point, self._unflatten(z))), z
 
+    def structure(self, inputs: Structure | None) -> Structure | None:
+        """The parameters."""
+        return Structure.of(self.shapes)
+
     def spec(self) -> list[str | int]:
         """The names."""
         return list(self.chosen)
@@ -182,29 +213,7 @@ class Parameters(Variable):
 
     def names(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Name of every entry, e.g. ``0.weight[1,2]``."""
-        return tuple(label for name, shape in self.shapes.items() for label in labels(name, shape))
-
-
-def labels(name: str, shape: tuple[int, ...]) -> list[str]:
-    """Name every entry of a tensor.
-
-    Args:
-        name: Of the tensor.
-        shape: Of the tensor.
-
-    Returns:
-        The names, last index fastest.
-
-    Example:
-        >>> labels("w", (2, 2)), labels("b", ())
-        (['w[0,0]', 'w[0,1]', 'w[1,0]', 'w[1,1]'], ['b'])
-    """
-    if not shape:
-        return [name]
-    index = torch.cartesian_prod(*(torch.arange(length) for length in shape)).reshape(
-        -1, len(shape)
-    )
-    return [f"{name}[{','.join(map(str, entry))}]" for entry in index.tolist()]
+        return Structure.of(self.shapes).labels("")
 
 
 def resolve_variable(
@@ -233,9 +242,9 @@ def resolve_variable(
     if asked == ["parameters"]:
         _require(parameters, "'parameters'", names)
         return Parameters(f, tuple(parameters))  # type: ignore[arg-type]
-    indices = [_column(item, columns, names) for item in asked]
-    if all(index is not None for index in indices):
-        return _columns([index for index in indices if index is not None], columns)
+    found = [_found(item, columns, names) for item in asked]
+    if all(found):
+        return _columns([index for indices in found for index in indices], columns)
     chosen = [name for item in asked for name in _inside(item, parameters, names)]
     return Parameters(f, tuple(dict.fromkeys(chosen)))  # type: ignore[arg-type]
 
@@ -248,14 +257,15 @@ def _columns(indices: list[int], columns: int) -> Variable:
     return WHOLE if indices == list(range(columns)) else Columns(tuple(indices))
 
 
-def _column(item: str | int, columns: int, names: Sequence[str]) -> int | None:
+def _found(item: str | int, columns: int, names: Sequence[str]) -> list[int]:
+    """The columns of an index, of a name, or of the name of a tensor of which they are entries."""
     if isinstance(item, str):
-        return list(names).index(item) if item in names else None
+        return [i for i, name in enumerate(names) if name == item or name.startswith(f"{item}[")]
     if not -columns <= item < columns:
         raise ConfigurationError(
             [f"wrt: expected the index of a column from 0 to {columns - 1}, got {item}"]
         )
-    return item % columns
+    return [item % columns]
 
 
 def _inside(item: str | int, parameters: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from pipeline.store.sparse_rows import SparseRows
 from pipeline.store.stored_array import StoredArray
 from pipeline.store.trust import open_checked, readable
 from pipeline.store.unpacked_array import UnpackedArray
+from pipeline.structure import Structure, unflatten
 
 if TYPE_CHECKING:
     import xarray
@@ -176,6 +177,35 @@ class Results:
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
         return self._group("provenance")
+
+    @cached_property
+    def failures(self) -> dict[int, str]:
+        """What the function said at the points where it raised: index of the point -> text."""
+        said = json.loads(self.provenance.get("failures_json", "{}"))
+        return {int(index): str(reason) for index, reason in said.items()}
+
+    @cached_property
+    def structures(self) -> dict[str, Structure]:
+        """Dimension -> the tensors whose entries lie along it, where they are not flat."""
+        said = json.loads(self.provenance.get("structure_json", "{}"))
+        return {name: Structure.from_record(record) for name, record in said.items()}
+
+    def unflatten(self, name: str, rows: Any = slice(None)) -> Any:
+        """Read a dataset in the shapes of the tensors that the function takes and returns.
+
+        Args:
+            name: The dataset.
+            rows: Which points; all of them by default.
+
+        Returns:
+            (N, …) with the dimensions of the tensors in place of flat ones; a mapping of these by
+            name where there are several tensors, by (output, input, …) where both have names.
+        """
+        array = self[name]
+        kinds = [dim.partition("_")[0] for dim in array.dims]
+        known = self.structures
+        axes = {axis: known[kind] for axis, kind in enumerate(kinds) if kind in known}
+        return unflatten(array[rows], axes)
 
     @cached_property
     def grid(self) -> dict[str, Any]:

@@ -59,3 +59,11 @@ def test_an_error_leaves_the_settings_as_they_were(as_before):
     with pytest.raises(ValueError, match="mine"), full_precision():
         raise ValueError("mine")
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_attention_is_computed_in_its_parts(as_before):
+    before = torch.backends.cuda.flash_sdp_enabled()
+    with full_precision():
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() == before

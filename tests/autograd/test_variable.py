@@ -12,7 +12,7 @@ from pipeline.autograd.planner import Asked, prepare, probe_indices
 from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
-from pipeline.autograd.variable import Columns, Parameters, WholePoint, labels, resolve_variable
+from pipeline.autograd.variable import Columns, Parameters, WholePoint, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
 from pipeline.job import Options
 
@@ -255,7 +255,6 @@ def test_all_columns_are_the_point():
     assert isinstance(resolve_variable([0, 1, 2], coupled, 3), WholePoint)
     assert resolve_variable([-1, "a"], coupled, 3, ("a", "b", "c")) == Columns((2, 0))
     assert isinstance(resolve_variable("0", network_function(), 3), Parameters)
-    assert labels("w", (1, 2)) == ["w[0,0]", "w[0,1]"]
 
 
 def network_function():

@@ -1,0 +1,180 @@
+"""Where tensors of any shape become a row, and what a function returns becomes a row."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.module_function import Call, ModuleFunction, as_function
+from pipeline.errors import FunctionError, GridError
+from pipeline.function import BoundFunction
+from pipeline.structure import Structure
+
+
+@dataclass(frozen=True)
+class Border:
+    """How a function is called with a row.
+
+    Attributes:
+        inputs: How the row is taken apart: one tensor is given as it is, several by keyword. None:
+            the function takes the row itself.
+        call: How a module is called, ``call(module, …)``; None: like a function.
+    """
+
+    inputs: Structure | None
+    call: Call | None = None
+
+    def raw(self, f: Callable[..., Any], row: Tensor) -> Any:
+        """Call it.
+
+        Args:
+            f: The function, or the module.
+            row: (d,).
+
+        Returns:
+            Whatever it returns.
+        """
+        f = f if self.call is None else functools.partial(self.call, f)
+        if self.inputs is None:
+            return f(row)
+        parts = self.inputs.split(row)
+        return f(parts[""]) if list(parts) == [""] else f(**parts)
+
+    def __call__(self, f: Callable[..., Any], row: Tensor) -> Tensor:
+        """Call it, and put everything that it returns into a row, () or (m,)."""
+        return flatten(self.raw(f, row))
+
+
+def at_border(f: Callable[..., Any], inputs: Structure | None) -> Callable[[Tensor], Tensor]:
+    """Take any callable as a function of rows; a module stays one, with its parameters.
+
+    Args:
+        f: Takes one tensor or several by keyword; returns a tensor, a mapping or a sequence of tensors.
+        inputs: How a row is taken apart; None where f takes the row itself.
+
+    Returns:
+        A function from (d,) to () or (m,).
+    """
+    if isinstance(f, ModuleFunction):
+        return ModuleFunction(f.module, Border(inputs, f.call_by))
+    if isinstance(f, torch.nn.Module) and not isinstance(f, torch.jit.ScriptModule):
+        return ModuleFunction(f, Border(inputs))
+    return functools.partial(Border(inputs), f)
+
+
+def callable_of(function: BoundFunction) -> Callable[[Tensor], Tensor]:
+    """Build the function of rows that a record stands for.
+
+    Args:
+        function: The record, with its parameters.
+
+    Returns:
+        A function from (d,) to () or (m,).
+    """
+    if function.inputs is None and function.outputs is None:
+        return as_function(function.f)
+    return at_border(function.f, function.inputs)
+
+
+def flat_points(points: Any) -> tuple[Any, Structure | None]:
+    """Put points of any shape into rows.
+
+    Args:
+        points: (N, …) of more than two dimensions, or a mapping of tensors or arrays (N, …).
+
+    Returns:
+        Points (N, d), and how a row is taken apart; everything else as it is, and None.
+
+    Raises:
+        GridError: The tensors have different numbers of points.
+    """
+    if isinstance(points, Mapping):
+        tensors = {str(name): torch.as_tensor(part) for name, part in points.items()}
+        counts = {name: tuple(part.shape[:1]) for name, part in tensors.items()}
+        if len(set(counts.values())) != 1 or () in counts.values():
+            raise GridError(
+                f"points: expected tensors (N, …) with the same N, got {_shapes(tensors)}"
+            )
+        rows = torch.cat([part.reshape(len(part), -1) for part in tensors.values()], dim=1)
+        return rows, Structure.of({name: part.shape[1:] for name, part in tensors.items()})
+    if getattr(points, "ndim", 2) > 2:
+        return points.reshape(len(points), -1), Structure.of(tuple(points.shape[1:]))
+    return points, None
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name}: {tuple(part.shape)}" for name, part in tensors.items())
+
+
+def returned(f: Callable[..., Any], points: Tensor, inputs: Structure | None) -> Structure | None:
+    """Find out what a function returns, at the first point where it can be evaluated.
+
+    Args:
+        f: The function.
+        points: (P, d).
+        inputs: How a row is taken apart.
+
+    Returns:
+        How a row of results is taken apart; None where that is what it returns, or nothing is known.
+    """
+    border = Border(inputs, f.call_by if isinstance(f, ModuleFunction) else None)
+    for point in points:
+        target = f.at(point) if isinstance(f, ModuleFunction) else f
+        try:
+            with torch.no_grad():
+                value = border.raw(target, point.clone())
+        except Exception:  # it may raise at some points; those who probe it say so
+            continue
+        return structure_of(value)
+    return None
+
+
+def structure_of(value: Any) -> Structure | None:
+    """Say what a function returned.
+
+    Args:
+        value: Whatever it returned.
+
+    Returns:
+        How a row is taken apart to be that again; None where a row is that.
+    """
+    if isinstance(value, Tensor):
+        return Structure.of(tuple(value.shape)) if value.ndim > 1 else None
+    shapes = {name: tuple(part.shape) for name, part in _parts(value).items()}
+    return Structure.of(shapes) if shapes else None
+
+
+def flatten(value: Any) -> Tensor:
+    """Put everything that a function returned into a row.
+
+    Args:
+        value: A tensor, or a mapping or a sequence of tensors.
+
+    Returns:
+        () or (m,); what is no tensor comes back as it is, for others to refuse.
+    """
+    if isinstance(value, Tensor):
+        return value.reshape(-1) if value.ndim > 1 else value
+    parts = [part.reshape(-1) for part in _parts(value).values()]
+    result: Tensor = torch.cat(parts) if parts else value
+    return result
+
+
+def _parts(value: Any) -> dict[str, Tensor]:
+    if isinstance(value, Mapping):
+        parts = {str(name): part for name, part in value.items()}
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        parts = {str(index): part for index, part in enumerate(value)}
+    else:
+        parts = {}
+    if not all(isinstance(part, Tensor) for part in parts.values()):
+        kinds = ", ".join(f"{name}: {type(part).__name__}" for name, part in parts.items())
+        raise FunctionError(
+            f"the function has to return a tensor, or a mapping or sequence of tensors, got {kinds}"
+        )
+    return parts
