@@ -19,12 +19,12 @@ from pipeline.store.layout import SPARSE, STATUS, read_group
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import Part
 from pipeline.store.row_array import RowArray
+from pipeline.store.shapes import unflattened
 from pipeline.store.sparse import FilledArray
 from pipeline.store.sparse_rows import SparseRows
 from pipeline.store.stored_array import StoredArray
 from pipeline.store.trust import open_checked, readable
 from pipeline.store.unpacked_array import UnpackedArray
-from pipeline.structure import Structure, unflatten
 
 if TYPE_CHECKING:
     import xarray
@@ -181,31 +181,11 @@ class Results:
     @cached_property
     def failures(self) -> dict[int, str]:
         """What the function said at the points where it raised: index of the point -> text."""
-        said = json.loads(self.provenance.get("failures_json", "{}"))
-        return {int(index): str(reason) for index, reason in said.items()}
-
-    @cached_property
-    def structures(self) -> dict[str, Structure]:
-        """Dimension -> the tensors whose entries lie along it, where they are not flat."""
-        said = json.loads(self.provenance.get("structure_json", "{}"))
-        return {name: Structure.from_record(record) for name, record in said.items()}
+        return {int(at): text for at, text in json.loads(self.provenance["failures_json"]).items()}
 
     def unflatten(self, name: str, rows: Any = slice(None)) -> Any:
-        """Read a dataset in the shapes of the tensors that the function takes and returns.
-
-        Args:
-            name: The dataset.
-            rows: Which points; all of them by default.
-
-        Returns:
-            (N, …) with the dimensions of the tensors in place of flat ones; a mapping of these by
-            name where there are several tensors, by (output, input, …) where both have names.
-        """
-        array = self[name]
-        kinds = [dim.partition("_")[0] for dim in array.dims]
-        known = self.structures
-        axes = {axis: known[kind] for axis, kind in enumerate(kinds) if kind in known}
-        return unflatten(array[rows], axes)
+        """Read a dataset in the shapes of the function's tensors: `pipeline.store.shapes`."""
+        return unflattened(self, name, rows)
 
     @cached_property
     def grid(self) -> dict[str, Any]:
@@ -308,7 +288,6 @@ class Results:
 
         Returns:
             Iterator of mappings from dataset to (B, …); closing it ends the thread.
-
         """
         from pipeline.store import batches
 
