@@ -46,6 +46,8 @@ ELSEWHERE = {
     "it mixes truth values and numbers in …": "torch promotes them first",
     "it reduces an empty tensor": "torch refuses it first",
     "one point needs … bytes, more than the memory budget of …": "routes that count refuse it first",
+    "the scalar route has no rule for …": "a contraction that is written and not derived",
+    "every worker that was to plan the run was lost; the last one: …": "tests/cluster",
     "the run was stopped": "a race of two threads",
     "Slurm job …: …; log: …": "tests/cluster: its words are Slurm's",
     "… but …; …": "all of its words are filled in: test_provoked, sizes",
