@@ -46,7 +46,7 @@ ELSEWHERE = {
     "it mixes truth values and numbers in …": "torch promotes them first",
     "it reduces an empty tensor": "torch refuses it first",
     "one point needs … bytes, more than the memory budget of …": "routes that count refuse it first",
-    "the scalar route has no rule for …": "a contraction that is written and not derived",
+    "it has no rule for …": "a contraction that is written and not derived",
     "every worker that was to plan the run was lost; the last one: …": "tests/cluster",
     "the run was stopped": "a race of two threads",
     "Slurm job …: …; log: …": "tests/cluster: its words are Slurm's",
