@@ -7,6 +7,7 @@ the definition that the others are checked against.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class Contraction(ABC):
     @abstractmethod
     def shape(self, n: int, output_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape at one point, for n variables and outputs of this shape."""
+
+    @abstractmethod
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """How many directions `transformed` goes through, for n variables and m outputs."""
 
     @abstractmethod
     def of(self, level: Tensor, row: Tensor) -> Tensor:
@@ -122,6 +127,11 @@ class Along(Contraction):
         """One index less than the whole."""
         return output_shape + (n,) * (self.order - 1)
 
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """One along v; below it, those of the first derivative."""
+        inner = (n if modes[0] == "fwd" else m) if self.order == 2 else 1
+        return inner * (1 if modes[self.order - 1] == "fwd" else m)
+
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """Contract the last index."""
         return level @ self.direction.at(row)
@@ -152,6 +162,10 @@ class Across(Contraction):
     def shape(self, n: int, output_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The variables are left."""
         return (n,)
+
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """One backward; forward, all of the Jacobian."""
+        return 1 if modes[0] == "rev" else n
 
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """Contract the outputs."""
@@ -187,6 +201,10 @@ class Diagonal(Contraction):
         """The outputs, and the variables unless they are summed over."""
         return output_shape if self.summed else (*output_shape, n)
 
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """Taylor mode goes once through the variables; others differentiate m outputs for each."""
+        return n if modes[:2] == ("fwd", "fwd") else n * m
+
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """The diagonal of the Hessian, or the trace."""
         return self.finish(level.diagonal(dim1=-2, dim2=-1))
@@ -220,6 +238,10 @@ class Divergence(Contraction):
         """A number."""
         return ()
 
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """Each column or row once."""
+        return n
+
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """The trace of the Jacobian."""
         return level.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -246,6 +268,10 @@ class Spectrum(Contraction):
     def shape(self, n: int, output_shape: tuple[int, ...]) -> tuple[int, ...]:
         """As many as variables."""
         return (n,)
+
+    def sweeps(self, n: int, m: int, modes: Modes) -> int:
+        """Those of the whole Hessian."""
+        return math.prod(n if mode == "fwd" else n**level for level, mode in enumerate(modes[:2]))
 
     def of(self, level: Tensor, row: Tensor) -> Tensor:
         """Those of the symmetric part; NaN where an entry is not finite."""

@@ -86,9 +86,20 @@ class VmapRoute(Route):
 
 
 def _sweeps(request: Request, mode: str) -> int:
-    """Directions that a mode goes through: inputs forward, outputs of the level below backward."""
+    """Most directions that a mode goes through for anything that is asked for."""
+    modes = parse_mode(mode, request.order)
+    own = [item for item in request.contractions if not request.has_whole(item)]
+    return max(
+        _whole_sweeps(request, modes[: request.whole_order]),
+        *(item.sweeps(request.n, request.m, modes) for item in own),
+        1,
+    )
+
+
+def _whole_sweeps(request: Request, modes: tuple[str, ...]) -> int:
+    """Inputs forward, outputs of the level below backward."""
     sweeps, outputs = 1, request.m
-    for direction in parse_mode(mode, request.order):
+    for direction in modes:
         sweeps *= request.n if direction == "fwd" else outputs
         outputs *= request.n
     return sweeps
