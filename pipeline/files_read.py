@@ -52,7 +52,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
         return
     seen: set[str] | None = getattr(_watching, "seen", None)
     name, mode, flags = arguments
-    if seen is None or isinstance(name, int) or (flags & os.O_ACCMODE) == os.O_WRONLY:
+    if seen is None or isinstance(name, int) or ((flags or 0) & os.O_ACCMODE) == os.O_WRONLY:
         return
     if mode is None or "r" in mode:
         seen.add(os.path.abspath(os.fsdecode(name)))  # noqa: PTH100 - the directory may change
