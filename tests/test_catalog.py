@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pipeline.autograd.operators import OPERATORS
 from pipeline.catalog.__main__ import main
 from pipeline.catalog.listing import KINDS
 from pipeline.registry import build_registry
@@ -84,6 +85,13 @@ def test_for_programs(capsys):
     assert set(records) == set(build_registry().functions)
     assert records["rosenbrock"]["parameters"]["function_params.b"] == "float, default 100.0"
     assert records["rosenbrock"]["facts"]["domain"] == "-2 … 2"
+
+
+def test_every_operator_has_its_shape(capsys):
+    assert main(["--json", "operators"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {record["name"] for record in records} == {*OPERATORS, "derivative", "all"}
+    assert all(record["shape"] for record in records if record["name"] != "all")
 
 
 def test_a_plugin_of_the_user_is_listed(mine, capsys):

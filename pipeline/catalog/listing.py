@@ -21,6 +21,20 @@ from pipeline.registry import Registry
 
 KINDS = ("functions", "grids", "jobs", "operators", "routes", "executors", "experiments")
 
+RESULTS = {  # of one point, for a scalar function or one of m outputs
+    "value": "() or (m,)",
+    "gradient": "(n,)",
+    "jacobian": "(n,) or (m, n)",
+    "hessian": "(n, n) or (m, n, n)",
+    "jvp": "() or (m,)",
+    "vjp": "(n,)",
+    "hvp": "(n,)",
+    "hessian_diagonal": "(n,) or (m, n)",
+    "laplacian": "() or (m,)",
+    "divergence": "()",
+    "eigenvalues": "(n,)",
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -172,16 +186,10 @@ def _grid(kind: GridKind, registry: Registry) -> Entry:
 
 def _operators() -> Iterator[Entry]:
     for name, order in OPERATORS.items():
-        shape = "(n,)" if name == "gradient" else _result(order)
-        yield Entry("operators", name, shape, f"order {order}")
-    yield Entry("operators", "derivative", "(n,)*k or (m,)+(n,)*k", f"order=1 … {HIGHEST_ORDER}")
+        yield Entry("operators", name, RESULTS.get(name, ""), f"order {order}")
+    highest = f"order=1 … {HIGHEST_ORDER}"
+    yield Entry("operators", "derivative", "(n,)*k or (m,)+(n,)*k", highest)
     yield Entry("operators", "all", "", "value, first derivative and hessian")
-
-
-def _result(order: int) -> str:
-    axes = ", ".join(["n"] * order)
-    comma = "," if order == 1 else ""
-    return f"({axes}{comma}) or (m, {axes})" if order else "() or (m,)"
 
 
 def _executors() -> Iterator[Entry]:
