@@ -37,7 +37,7 @@ import torch
 from pipeline import Function, hookimpl
 
 
-def build(seconds: float = 2.5):
+def build(seconds: float = 0.0025):
     def f(x):
         time.sleep(seconds)
         return (x**3).sum()
@@ -143,7 +143,7 @@ def efficiency(place: Path, count: int) -> None:
     (place / "sleeper.py").write_text(SLEEPER)
     command = [
         sys.executable, "-m", "pipeline", "job=value", "function=sleeper", "plugins=[./sleeper.py]", "route=loop",
-        "grid=random", f"grid.count={4 * count}", "shard_rows=4", "batch=4",
+        "grid=random", f"grid.count={4000 * count}", "shard_rows=4000", "batch=500",
         "executor=slurm", f"executor.workers={NODES}",
     ]  # fmt: skip
     began = time.monotonic()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 import torch
 
 import pipeline
+from pipeline.distribution import _planned_elsewhere
 from pipeline.errors import ConfigurationError, ExecutorError
 from pipeline.executors import ENGINES, build_executor
 from pipeline.executors.base import interleaved
+from pipeline.executors.local import LocalExecutor
 from pipeline.executors.slurm import _bytes
 from pipeline.function import Function, bind_function
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job
+from pipeline.job import Job, Workers
 from pipeline.plan import Work
 from pipeline.worker import Task, compute_chunk
 
@@ -87,20 +90,28 @@ def test_no_shard_is_left_out():
             assert max(map(len, chunks), default=0) - min(map(len, chunks), default=0) <= 1
 
 
+LONG = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+
 @pytest.mark.parametrize(
-    "executor",
+    ("executor", "route"),
     [
-        pytest.param("local", marks=pytest.mark.timeout(120)),
-        pytest.param("dask", marks=[pytest.mark.slow, pytest.mark.timeout(120)]),
+        pytest.param("local", "auto", marks=pytest.mark.timeout(120)),
+        pytest.param("local", "loop", marks=LONG),
+        pytest.param("local", "scalar", marks=LONG),
+        pytest.param("local", "compiled", marks=LONG),
+        pytest.param("dask", "auto", marks=LONG),
+        pytest.param("dask", "vmap", marks=LONG),
     ],
 )
-def test_the_numbers_are_those_of_one_process(executor, tmp_path, mine):
-    options = {"plugins": mine, "shard_rows": 7}
+def test_the_numbers_are_those_of_one_process(executor, route, tmp_path, mine):
+    options = {"plugins": mine, "shard_rows": 7, "route": route}
     alone = pipeline.run("chain", POINTS, "all", output_dir=tmp_path / "a", **options)
     shared = pipeline.run(
         "chain", POINTS, "all", output_dir=tmp_path / "b", executor={"name": executor, "workers": 2}, **options
     )  # fmt: skip
     assert alone.attrs["run_id"] == shared.attrs["run_id"]
+    assert {"x", "status", "value", "gradient", "hessian"} <= set(alone.names)
     for name in alone.names:
         assert np.array_equal(alone[name][:], shared[name][:]), name
 
@@ -290,3 +301,32 @@ def test_a_worker_that_sees_another_directory(tmp_path):
     task = Task(work.job, tmp_path, work.run_id, work.function, work.grid)
     assert "finds no run.json in" in compute_chunk(task, (0,)).error
     assert "arrives at run" in compute_chunk(replace(task, run_id="other"), (0,)).error
+
+
+def test_planning_workers_that_are_all_lost(tmp_path, caplog):
+    function = bind_function(Function("mine", lambda: scaled, n=3), {}, 3)
+    job = Job("value", ("value",), output_dir=tmp_path, executor=Workers("slurm", retries=2))
+    work = Work(job, function, PointsGrid(POINTS))
+    with (
+        ThreadPoolExecutor(1) as threads,
+        pytest.raises(
+            ExecutorError,
+            match=r"every worker that was to plan the run was lost; the last one: gone",
+        ),
+    ):
+        _planned_elsewhere(work, Losing(threads))
+    assert caplog.text.count("the worker that planned the run was lost: gone") == 3
+
+
+class Losing(LocalExecutor):
+    """Every process is lost at once."""
+
+    def __init__(self, threads):
+        super().__init__(1, [])
+        self._pool = threads
+
+    def submit(self, work, items):
+        return [self._pool.submit(self._lose) for _ in items]
+
+    def _lose(self):
+        raise ExecutorError("gone")

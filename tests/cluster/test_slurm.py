@@ -114,6 +114,22 @@ def test_the_numbers_are_those_of_one_process(distributed, undisturbed):
     assert "complete already" in said
 
 
+def test_all_derivatives_by_another_route_are_those_of_one_process(distributed):
+    words = ("job=all", "route=vmap", "function_params.seconds=0.0")
+    code, said = distributed.run(*words)
+    assert code == 0, said
+    code, said = distributed.run(*words, "executor=none", "output_dir=alone")
+    assert code == 0, said
+    shared, alone = (
+        next(distributed.folder.glob(f"{place}/all/slow/*/result.h5"))
+        for place in ("outputs", "alone")
+    )
+    with open_results(shared) as one, open_results(alone) as two:
+        assert {"x", "status", "value", "jacobian", "hessian"} <= set(one.names)
+        for name in one.names:
+            assert np.array_equal(one[name][:], two[name][:]), name
+
+
 def test_a_killed_task_is_given_out_again(slurm, distributed, undisturbed):
     process = distributed.start()
     distributed.wait_for_shards(3)
