@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
+import importlib
 import inspect
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 from pipeline.errors import ConfigurationError
@@ -107,13 +119,21 @@ def _inside(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     elif hasattr(value, "__fingerprint__"):
         yield from _parts(value.__fingerprint__(), seen)
     elif hasattr(value, "state_dict"):
-        yield from _function(type(value).forward, seen)
-        yield from _parts((dict(value.state_dict()), dict(vars(value))), seen)
+        yield from _parts((type(value), dict(value.state_dict()), dict(vars(value))), seen)
+    elif hasattr(value, "__wrapped__"):  # with a cache, for example
+        yield from _parts(value.__wrapped__, seen)
     else:
         yield _pickled(value)
-        call: Any = vars(type(value)).get("__call__")
-        if isinstance(call, FunctionType):
-            yield from _function(call, seen)
+        yield from _parts((type(value), _attributes(value)), seen)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes of an instance of the user's own class: the code of theirs counts as well."""
+    kind = type(value)
+    if not _is_users(kind.__module__) or not hasattr(value, "__dict__"):
+        return {}
+    own = {"__getstate__", "__reduce__", "__reduce_ex__"}  # says itself what its state is
+    return {} if any(own & vars(base).keys() for base in kind.__mro__[:-1]) else dict(vars(value))
 
 
 def _mapping(value: Mapping[Any, Any], seen: dict[int, Any]) -> Iterator[bytes]:
@@ -131,16 +151,65 @@ def _name(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 
 
 def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
-    if f.__code__.co_filename.startswith(INSTALLED):  # versions stand in the provenance
+    if _is_installed(f.__code__.co_filename):  # versions stand in the provenance
         yield f"{f.__module__}.{f.__qualname__}".encode()
         return
     yield from _code(f.__code__, seen)
     cells = [cell.cell_contents for cell in f.__closure__ or ()]
-    yield from _parts((f.__defaults__, f.__kwdefaults__, cells), seen)
+    yield from _parts((f.__defaults__, f.__kwdefaults__, cells, vars(f)), seen)
     for name in _names(f.__code__):
         if name in f.__globals__:
             yield name.encode()
             yield from _parts(f.__globals__[name], seen)
+    for name in _imported(f.__code__):
+        yield from _parts(importlib.import_module(name), seen)
+
+
+def _class(value: type, seen: dict[int, Any]) -> Iterator[bytes]:
+    """The name of a class; of the user's own also its members, and the classes it is made from."""
+    yield from _name(value, seen)
+    if _is_users(value.__module__):
+        members = {name: each for name, each in vars(value).items() if name not in KEPT_BY_PYTHON}
+        yield from _parts((value.__bases__, members), seen)
+
+
+def _module(value: ModuleType, seen: dict[int, Any]) -> Iterator[bytes]:
+    """The name of a module; of the user's own also its source, and the modules that it uses."""
+    yield from _name(value, seen)
+    if not _is_users(value.__name__):
+        return
+    for name, part in sorted(sys.modules.items()):
+        if part is value or name.startswith(f"{value.__name__}."):
+            path = getattr(part, "__file__", None)
+            yield Path(path).read_bytes() if path and Path(path).is_file() else name.encode()
+    for member in list(vars(value).values()):
+        home = member.__name__ if isinstance(member, ModuleType) else _home(member)
+        if isinstance(member, str | int | float | complex):
+            yield from _plain(member)
+        elif home in sys.modules and _is_users(home):
+            yield from _parts(sys.modules[home], seen)
+
+
+def _home(value: object) -> str:
+    """Name of the module that a function or a class comes from."""
+    name = getattr(value, "__module__", "") if isinstance(value, FunctionType | type) else ""
+    return name if isinstance(name, str) else ""
+
+
+def _is_users(module: str) -> bool:
+    """Whether the code of a module is the user's own, and may change."""
+    names = (module, module.partition(".")[0])
+    if module == "__main__" or not any(name in sys.modules for name in names):
+        return True
+    known = [sys.modules.get(name) for name in names]
+    path = next((path for each in known if (path := getattr(each, "__file__", None))), None)
+    return path is not None and not (
+        _is_installed(path) or Path(__file__).parent in Path(path).parents
+    )
+
+
+def _is_installed(path: str) -> bool:
+    return path.startswith(INSTALLED) or "site-packages" in path or "dist-packages" in path
 
 
 KINDS: tuple[tuple[Any, Callable[[Any, dict[int, Any]], Iterator[bytes]]], ...] = (
@@ -150,13 +219,43 @@ KINDS: tuple[tuple[Any, Callable[[Any, dict[int, Any]], Iterator[bytes]]], ...] 
     (FunctionType, _function),
     (functools.partial, lambda f, seen: _parts((f.func, f.args, f.keywords), seen)),
     (MethodType, lambda f, seen: _parts((f.__func__, f.__self__), seen)),
-    ((BuiltinFunctionType, ModuleType, type), _name),
+    (Enum, lambda value, seen: _parts((type(value), value.name, value.value), seen)),
+    ((staticmethod, classmethod), lambda value, seen: _parts(value.__func__, seen)),
+    (property, lambda value, seen: _parts((value.fget, value.fset), seen)),
+    (type, _class),
+    (ModuleType, _module),
+    ((BuiltinFunctionType, MemberDescriptorType, GetSetDescriptorType), _name),
 )
+KEPT_BY_PYTHON = [
+    "__annotate_func__",
+    "__annotations__",
+    "__annotations_cache__",
+    "__abstractmethods__",
+    "__dataclass_fields__",
+    "__dataclass_params__",
+    "__dict__",
+    "__doc__",
+    "__firstlineno__",
+    "__module__",
+    "__static_attributes__",
+    "__weakref__",
+    "_abc_impl",
+]
 
 
 def _names(code: CodeType) -> list[str]:
     nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return sorted({*code.co_names, *(name for inner in nested for name in _names(inner))})
+
+
+def _imported(code: CodeType) -> list[str]:
+    """Modules that a code imports while it runs; those that are not there are its own affair."""
+    steps = [step for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
+    names = {
+        step.argval for step in steps if step.argval and find_spec(step.argval.partition(".")[0])
+    }
+    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return sorted({*names, *(name for inner in nested for name in _imported(inner))})
 
 
 def _code(code: CodeType, seen: dict[int, Any]) -> Iterator[bytes]:

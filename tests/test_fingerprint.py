@@ -1,7 +1,11 @@
 """Two callables share a run only where they compute the same."""
 
 import functools
+import re
+import subprocess
+import sys
 import threading
+import types
 
 import pytest
 import torch
@@ -73,3 +77,73 @@ def test_a_module_beside_the_plugin_counts(tmp_path, monkeypatch):
     assert source_digest(beside_main.build) == before
     (tmp_path / "beside_helper.py").write_text("K = 5.0\n")
     assert source_digest(beside_main.build) != before
+
+
+WAYS = {
+    "method of a class": "class P:\n  def e(self, x): return K * x\ndef f(x): return P().e(x).sum()",
+    "static method": "class P:\n  @staticmethod\n  def e(x): return K * x\ndef f(x): return P.e(x).sum()",
+    "attribute of a class": "class P:\n  k = K\ndef f(x): return (P.k * x).sum()",
+    "property": "class P:\n  @property\n  def k(self): return K\np = P()\ndef f(x): return (p.k * x).sum()",
+    "method that a method calls": "class P:\n  def e(self, x): return self.g(x)\n"
+    "  def g(self, x): return K * x\nf = P().e",
+    "inherited call": "class B:\n  def __call__(self, x): return K * x\nclass P(B): pass\nf = P()",
+    "part of an instance": "class B:\n  def g(self, x): return K * x\nclass P:\n  def __init__(self): self.b = B()\n"
+    "  def __call__(self, x): return self.b.g(x)\nf = P()",
+    "method of a module of torch": "import torch\nclass P(torch.nn.Module):\n  def forward(self, x): return self.g(x)\n"
+    "  def g(self, x): return K * x\nf = P()",
+    "backward pass": "import torch\nclass S(torch.autograd.Function):\n  @staticmethod\n"
+    "  def forward(ctx, x): return x\n  @staticmethod\n  def backward(ctx, g): return K * g\n"
+    "def f(x): return S.apply(x)",
+    "cached": "import functools\n@functools.cache\ndef k(): return K\ndef f(x): return k() * x",
+    "attribute of a function": "def f(x): return f.k * x\nf.k = K",
+    "enumeration": "import enum\nclass E(enum.Enum):\n  A = K\ndef f(x): return E.A.value * x",
+    "slots": "class P:\n  __slots__ = ('k',)\n  def g(self, x): return K * x\nP.__module__ = __name__\n"
+    "def f(x): return P().g(x)",
+    "module": "import beside_changing\ndef f(x): return beside_changing.k() * x",
+    "module of a module": "import beside_using\ndef f(x): return beside_using.k() * x",
+    "module imported within": "def f(x):\n  import beside_changing\n  return beside_changing.k() * x",
+    "name imported within": "def f(x):\n  from beside_changing import k\n  return k() * x",
+}
+
+
+def digest_in_a_process(folder, source, k):
+    """Of f in a source where K is a number, in a process of its own."""
+    (folder / "beside_main.py").write_text(source.replace("K", k))
+    (folder / "beside_changing.py").write_text(f"def k(): return {k}\n")
+    (folder / "beside_using.py").write_text("from beside_changing import k\n")
+    code = "import beside_main, pipeline.fingerprint as p; print(p.callable_digest(beside_main.f))"
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+OF_FILES = [way for way, source in WAYS.items() if "beside" in source]
+
+
+@pytest.mark.parametrize("way", OF_FILES)
+def test_a_change_in_a_module_of_the_users_is_another_run(way, tmp_path):
+    first = digest_in_a_process(tmp_path, WAYS[way], "1.0")
+    assert digest_in_a_process(tmp_path, WAYS[way], "2.0") != first
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in OF_FILES])
+def test_a_change_anywhere_in_the_users_code_is_another_run(way, monkeypatch):
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)  # where instances look for their class
+
+    def digest(k):
+        exec(compile(WAYS[way].replace("K", k), "main", "exec"), vars(main))
+        return callable_digest(main.f)
+
+    assert digest("1.0") == digest("1.0")
+    assert digest("1.0") != digest("2.0")
+
+
+def test_a_digest_is_the_same_in_every_process(tmp_path):
+    ways = ("property", "part of an instance", "slots", "enumeration", "module of a module")
+    parts = [re.sub(r"\b([PBEfp])\b", rf"\g<1>{at}", WAYS[way]) for at, way in enumerate(ways)]
+    source = "\n".join([*parts, "def f(x): return f0, f1, f2, f3, f4, {'a', 'b'}\n"])
+    first = digest_in_a_process(tmp_path, source, "1.0")
+    assert digest_in_a_process(tmp_path, source, "1.0") == first

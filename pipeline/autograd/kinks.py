@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.autograd.discrete import DISCRETE
 from pipeline.autograd.finite_difference import beside
 from pipeline.autograd.following import Follow
 from pipeline.autograd.request import Request
@@ -169,10 +170,14 @@ def _power(base: Any, order: int, exponent: Any = None, **options: Any) -> Tenso
 
 
 NAMES = (
-    (_at_zero, "bool nonzero abs absolute sign sgn relu leaky_relu prelu elu celu selu heaviside"),
+    (
+        _at_zero,
+        "bool nonzero abs absolute sign sgn relu leaky_relu prelu elu celu selu rrelu heaviside",
+    ),
     (_equal, "lt le gt ge eq ne less less_equal greater greater_equal not_equal"),
     (_equal, "maximum minimum fmax fmin"),
     (_ties, "max min amax amin sort topk argsort argmax argmin median kthvalue"),
+    (_ties, "msort nanmedian aminmax cummax cummin"),
     (_integer, "floor ceil trunc fix frac"),
     (_multiple, "fmod remainder floor_divide mod floordiv"),
     (_at_bounds, "clamp clip clamp_min clamp_max hardtanh threshold"),
@@ -202,7 +207,10 @@ ORDERED: dict[str, Ordered] = {
     "pow": _power,
     "float_power": _power,
 }
-CONDITIONS = {name: condition for condition, names in NAMES for name in names.split()}
+CONDITIONS: dict[str, Condition] = {
+    **{name: condition for condition, names in NAMES for name in names.split()},
+    **DISCRETE,
+}
 
 
 def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:

@@ -1,5 +1,7 @@
 """Points that lie exactly on a kink are flagged, others are not."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -14,6 +16,7 @@ POINTS = torch.tensor(
     dtype=torch.float64,
 )
 ZERO = torch.zeros(3, dtype=torch.float64)
+BORDERS = torch.tensor([0.0, 0.3], dtype=torch.float64)
 
 
 def request(f):
@@ -49,6 +52,21 @@ KINKS = {
     "norm": (lambda x: (x[:2] - x[1:2]).norm(), [0, 1, 0, 0, 0]),
     "linalg_norm": (lambda x: torch.linalg.vector_norm(x[:2] - x[1:2]), [0, 1, 0, 0, 0]),
     "norm_1": (lambda x: x.norm(p=1), [1, 0, 0, 0, 0]),
+    "norm_of_rows": (lambda x: (x[:2, None] - x[0]).norm(dim=1)[1], [0, 1, 0, 0, 0]),
+    "norm_inf": (lambda x: x[:2].norm(p=math.inf), [0, 1, 0, 1, 0]),
+    "nuclear": (lambda x: torch.linalg.matrix_norm(torch.diag(x), "nuc"), [1, 0, 0, 0, 0]),
+    "normalize": (lambda x: functional.normalize(x[:1], dim=0), [1, 0, 0, 0, 0]),
+    "pool": (lambda x: functional.max_pool1d(x[None], 2, 1).sum(), [0, 1, 0, 0, 0]),
+    "pool_module": (lambda x: torch.nn.AdaptiveMaxPool1d(1)(x[None, :2]).sum(), [0, 1, 0, 0, 0]),
+    "cumulative": (lambda x: x.cummax(0).values.sum(), [0, 1, 0, 0, 0]),
+    "quantile": (lambda x: torch.quantile(x, 0.2), [0, 1, 0, 0, 0]),
+    "whole": (lambda x: (x[1] * 2).long() * x[0], [1, 1, 0, 1, 1]),
+    "whole_dtype": (lambda x: (x[1] * 2).to(torch.int64) * x[0], [1, 1, 0, 1, 1]),
+    "truth": (lambda x: x.bool().sum() * x[1], [1, 0, 0, 0, 0]),
+    "divided": (lambda x: torch.div(x[2], 0.5, rounding_mode="floor") * x[0], [1, 1, 0, 0, 1]),
+    "bins": (lambda x: torch.bucketize(x, BORDERS).sum() * x[1], [1, 0, 1, 0, 0]),
+    "sorted_bins": (lambda x: torch.searchsorted(BORDERS, x).sum() * x[1], [1, 0, 1, 0, 0]),
+    "pairs": (lambda x: functional.pdist(x[:2, None]).sum(), [0, 1, 0, 0, 0]),
     "eigenvalues": (lambda x: torch.linalg.eigvalsh(torch.diag(x))[0], [0, 1, 0, 0, 0]),
     "singular": (lambda x: torch.linalg.svdvals(torch.diag(x))[0], [0, 1, 0, 1, 1]),
     "huber": (lambda x: functional.huber_loss(x, ZERO, delta=0.5), [0, 0, 0, 1, 0]),
