@@ -262,6 +262,9 @@ def prepare(
             asked.name, "; ".join(checks.unchecked[:2]),
         )  # fmt: skip
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
+    if request.pattern is not None:
+        notes = [f"pattern: {note}" for note in request.pattern.notes]
+        certificate = replace(certificate, unchecked=(*certificate.unchecked, *notes))
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch
     calls = Calls(trial.evaluate, most, kinks)

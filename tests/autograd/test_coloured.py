@@ -176,6 +176,18 @@ def test_evaluation_keeps_the_entries_of_the_pattern(name, dtype):
     assert (sparse.value - dense.value).abs().max() <= tolerance * float(dense.value.abs().max())
 
 
+def test_what_is_taken_for_dense_is_said_in_the_certificate():
+    def f(x):
+        signal = torch.nn.functional.conv_transpose1d(
+            x[:3].reshape(1, 1, 3), torch.ones(1, 1, 2).to(x)
+        )
+        return torch.cat([signal.reshape(-1), x[3:] ** 2])
+
+    found = pipeline.evaluate(f, torch.rand(2, 12).double(), "jacobian", format="sparse")
+    assert "pattern: convolution is taken for dense" in found.certificate.unchecked
+    assert found.sparse("jacobian").nnz == 4 * 3 + 9
+
+
 def test_nothing_sparse_is_said_by_name():
     evaluation = pipeline.evaluate(chain, torch.rand(2, 9).double())
     assert evaluation.pattern is None
