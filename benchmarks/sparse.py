@@ -34,7 +34,7 @@ CASES = [
     ("network", 1000, 64),
 ]
 LONG = 10_000_000  # points that the planner is told of: compilers pay
-ROUNDS, SECONDS = 7, 0.3
+ROUNDS, SECONDS = 5, 0.2
 
 
 def function_of(name: str, xp: Any) -> Callable[[Any], Any]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from pipeline.autograd.evaluator import Evaluator
-from pipeline.autograd.formats import mark_sparse, may_pay
+from pipeline.autograd.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
-from pipeline.autograd.planner import Asked, Wanted, ask, resolve, structures
+from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices, resolve, structures
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.directions import direction_of
@@ -104,7 +104,12 @@ class Work:
 
     @cached_property
     def asked(self) -> Asked:
-        """What is to be differentiated, built once."""
+        """What is to be differentiated, and how it is kept, built once."""
+        kept = "dense" if self.pattern is None else "sparse"
+        return replace(self._wanted, form=Form(kept, known=self.pattern))
+
+    @cached_property
+    def _wanted(self) -> Asked:
         job, storage, direction = self.job, self.job.storage, direction_of(self.grid)
         wanted = Wanted(
             job.operators, job.order, job.wrt, storage.symmetric, storage.format, direction
@@ -115,27 +120,34 @@ class Work:
     def pattern(self) -> Pattern | None:
         """Entries of the highest derivative that are stored; None for all.
 
-        It follows from the function alone, so that it is the same in every process of a run.
+        It follows from the structure of the function, so that it is the same in every process of
+        a run; the point at which it is looked at is one where the function does not raise.
         """
-        n = (
-            self.function.n
-            if self.job.wrt in (None, "inputs")
-            else self.variable.size(self.function.n)
-        )
-        shape = self.function.output_shape
-        form = self.job.storage.format
-        if form == "auto" and any(name in CONTRACTED for name in self.job.operators):
+        form, d, shape = self.job.storage.format, self.function.n, self.function.output_shape
+        n = d if self.job.wrt in (None, "inputs") else self._wanted.variable.size(d)
+        sums = any(name in CONTRACTED for name in self.job.operators)
+        if (form == "auto" and sums) or not may_pay(form, (shape[0] if shape else n, n)):
             return None
-        if not may_pay(form, (shape[0] if shape else n, n)):
-            return None
+        example = self._example()
+        return None if example is None else resolve(self._wanted, example, shape)[0].pattern
+
+    def _example(self) -> torch.Tensor | None:
+        """A point of the grid at which the function can be evaluated."""
         options = self.job.options
-        example = self.grid[0:1].to(resolve_device(options.device), resolve_dtype(options.dtype))
-        return resolve(self.asked, example[0], shape)[0].pattern
+        device, dtype = resolve_device(options.device), resolve_dtype(options.dtype)
+        for index in probe_indices(len(self.grid)):
+            point = self.grid[index : index + 1].to(device, dtype)[0]
+            try:
+                self._wanted.f(point.clone())
+            except Exception:  # the function may raise anything at a point of its own choice
+                continue
+            return point
+        return None
 
     @cached_property
     def variable(self) -> Variable:
         """With respect to what; nothing is built for what is usual."""
-        return WHOLE if self.job.wrt in (None, "inputs") else self.asked.variable
+        return WHOLE if self.job.wrt in (None, "inputs") else self._wanted.variable
 
     @cached_property
     def identity(self) -> dict[str, Any]:

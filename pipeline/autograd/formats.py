@@ -33,10 +33,12 @@ class Form:
             is much smaller.
         given: Patterns that the function's author gives, by operator: ``g(n) -> mask (m, n)`` or
             (rows, columns); the others are found.
+        known: The pattern, where it has been found already.
     """
 
     format: str = "dense"
     given: Given = field(default_factory=dict)
+    known: Pattern | None = None
 
     def faults(self) -> list[str]:
         """What is wrong with it, a sentence each."""
@@ -62,6 +64,8 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
     Raises:
         ConfigurationError: Sparse results are asked for that cannot be had.
     """
+    if form.known is not None:
+        return form.known
     rows = request.m if request.output_shape else request.n
     if not may_pay(form.format, (rows, request.n)):
         return None

@@ -187,6 +187,26 @@ def test_points_that_are_not_finite_are_flagged(tmp_path):
     assert results.sparse("jacobian").nnz == M
 
 
+def test_a_first_point_that_raises_costs_nothing_but_itself(tmp_path):
+    def fragile(x):
+        if torch.equal(x, X[0]):
+            raise ValueError("not here")
+        return residual(x)
+
+    with pytest.raises(ConfigurationError, match="no pattern is found"):
+        run(tmp_path, fragile, ("jacobian",))
+    points = torch.rand(4, 150).double()
+    points[0] = -1
+
+    def negative(x):
+        if x.detach().clone().lt(0).all():
+            raise ValueError("not here")
+        return chain(x)
+
+    results = pipeline.run(negative, points, output_dir=tmp_path)
+    assert results.status[:].tolist() == [3, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

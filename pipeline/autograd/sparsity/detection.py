@@ -39,11 +39,11 @@ def detect(
         RefusedError: What the function does depends on values, its backward pass is not torch's
             own, torch cannot follow it, or the pattern is too large to pay.
     """
-    require_own_derivatives(f, point)
     known = () if held is None else (held,)
-    if name := reads(f, point.detach().clone(), *known):
-        raise RefusedError(f"what it does depends on values: Tensor.{name}")
     try:
+        require_own_derivatives(f, point)
+        if name := reads(f, point.detach().clone(), *known):
+            raise RefusedError(f"what it does depends on values: Tensor.{name}")
         return _follow(f, point, order, known)
     except TooManyError:
         raise RefusedError("its pattern has too many entries to pay") from None
