@@ -69,7 +69,7 @@ def register_configs() -> None:
     """
     register_schema("pipeline")
     store = ConfigStore.instance().store
-    for group in GROUPS:
+    for group in (*GROUPS, "store"):
         for file in (CONF / group).glob("*.yaml"):
             store(file.stem, OmegaConf.load(file), group=f"pipeline/{group}")
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
@@ -80,7 +80,7 @@ def register_configs() -> None:
 
 def _is_own(item: Any) -> bool:
     """Whether an item of our defaults list makes sense inside another application."""
-    return item == "schema" or (isinstance(item, dict) and set(item) <= set(GROUPS))
+    return item == "schema" or (isinstance(item, dict) and set(item) <= {*GROUPS, "store"})
 
 
 def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:

@@ -12,7 +12,7 @@ from pipeline.settings import CONF, register_schema, to_job
 WRONG = {
     "functoin=ackley": "configuration key 'functoin' is unknown. Did you mean 'function'",
     "grid.cuont=3": "configuration key 'grid.cuont' is unknown with grid=linspace. Did you mean 'count'",
-    "columns=[0]": "configuration key 'columns' is unknown. Did you mean grid.columns",
+    "scramble=true": "configuration key 'scramble' is unknown. Did you mean grid.scramble?",
     "executor.workers=3": "is unknown with executor=none. It belongs to executor=dask or executor=local",
     "grid=sobol grid.distribution=normal": "is unknown with grid=sobol. It belongs to grid=random",
     "job=hesian": "job=hesian is unknown. Did you mean 'hessian'? Known: all, derivative",
