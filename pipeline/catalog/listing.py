@@ -28,7 +28,7 @@ RESULTS = {  # of one point, for a scalar function or one of m outputs
     "hessian": "(n, n) or (m, n, n)",
     "jvp": "() or (m,)",
     "vjp": "(n,)",
-    "hvp": "(n,)",
+    "hvp": "(n,) or (m, n)",
     "hessian_diagonal": "(n,) or (m, n)",
     "laplacian": "() or (m,)",
     "divergence": "()",
