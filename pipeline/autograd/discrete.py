@@ -59,9 +59,9 @@ def _window(name: str) -> Condition:
     """Another entry of a window is the largest one where all are changed by rounding."""
 
     def condition(x: Tensor, *args: Any, **options: Any) -> Tensor:
-        size = x[0].numel()
+        size, limits = x[0].numel(), torch.finfo(x.dtype)
         ramp = torch.linspace(0, 1, size, dtype=x.dtype, device=x.device).reshape(x.shape[1:])
-        ramp = ramp * (4 * size * torch.finfo(x.dtype).eps) * x.abs().max()
+        ramp = ramp * 4 * size * (limits.eps * x.abs().max()).clamp_min(limits.tiny)
         pool, options = getattr(torch.nn.functional, name), {**options, "return_indices": True}
         met: Tensor = pool(x + ramp, *args, **options)[1] != pool(x - ramp, *args, **options)[1]
         return met

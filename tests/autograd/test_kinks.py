@@ -57,6 +57,10 @@ KINKS = {
     "nuclear": (lambda x: torch.linalg.matrix_norm(torch.diag(x), "nuc"), [1, 0, 0, 0, 0]),
     "normalize": (lambda x: functional.normalize(x[:1], dim=0), [1, 0, 0, 0, 0]),
     "pool": (lambda x: functional.max_pool1d(x[None], 2, 1).sum(), [0, 1, 0, 0, 0]),
+    "pool_of_zeros": (
+        lambda x: functional.max_pool1d((x[:2] - x[1])[None], 2).sum(),
+        [0, 1, 0, 0, 0],
+    ),
     "pool_module": (lambda x: torch.nn.AdaptiveMaxPool1d(1)(x[None, :2]).sum(), [0, 1, 0, 0, 0]),
     "cumulative": (lambda x: x.cummax(0).values.sum(), [0, 1, 0, 0, 0]),
     "quantile": (lambda x: torch.quantile(x, 0.2), [0, 1, 0, 0, 0]),
