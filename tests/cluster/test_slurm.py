@@ -195,27 +195,6 @@ def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undis
     require_same(undisturbed, distributed)
 
 
-HANGS_ONCE = """
-        from pathlib import Path
-        marker = Path("hung")
-        if not marker.exists() and len(list(Path("outputs").rglob("shard-*.h5"))) >= 6:
-            marker.touch()
-            time.sleep(600)"""
-
-
-def test_a_task_that_is_out_of_time_is_given_out_again(distributed, undisturbed):
-    text = SLOW.replace("        time.sleep(seconds)", HANGS_ONCE)
-    assert text != SLOW
-    (distributed.folder / "hanging.py").write_text(text)
-    words = ("plugins=[./hanging.py]", "executor.timeout_min=1", "executor.workers=1")
-    code, said = distributed.run("function_params.seconds=0.0", *words)
-    assert code == 0, said
-    assert "TIMEOUT" in said
-    assert "shards were lost and are given out again" in said
-    assert said.count(" points durable") == SHARDS
-    require_same(undisturbed, distributed)
-
-
 def test_a_disk_that_is_full_on_one_node(slurm, distributed, undisturbed):
     place = distributed.folder / undisturbed.relative_to(undisturbed.parents[4]).parent / "shards"
     place.mkdir(parents=True)
