@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import evaluate, prepare, run
+    from pipeline.autograd.module_function import module_function
     from pipeline.autograd.reference import flat_grad, hessian, jacobian
     from pipeline.errors import PipelineError
     from pipeline.function import AnySize, Function, GridKind, Scenario, Space
@@ -34,6 +35,7 @@ __all__ = [
     "hessian",
     "hookimpl",
     "jacobian",
+    "module_function",
     "open_results",
     "open_sweep",
     "prepare",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "pipeline.api": ("evaluate", "prepare", "run"),
+    "pipeline.autograd.module_function": ("module_function",),
     "pipeline.autograd.reference": ("flat_grad", "hessian", "jacobian"),
     "pipeline.errors": ("PipelineError",),
     "pipeline.function": ("AnySize", "Function", "GridKind", "Scenario", "Space"),

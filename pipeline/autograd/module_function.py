@@ -7,8 +7,10 @@ compile have its parameters as constants.
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -143,6 +145,75 @@ def _cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     if tensor.is_complex():
         return tensor.to(device, dtype.to_complex())
     return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+
+def module_function(
+    module: Module,
+    call: Call | None = None,
+    *,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    mode: Literal["eval", "train"] | None = None,
+) -> ModuleFunction:
+    """Take a module as a function of one point, with weights from a file.
+
+    Args:
+        module: The module; it is copied, never changed.
+        call: How it is called, ``call(module, point)``; by default ``module(point)``.
+        weights: A state dict, or the file of one: ``.safetensors``, or ``.pt`` and ``.pth``, of which
+            nothing but tensors is loaded.
+        mode: eval or train; None leaves the module as it is.
+
+    Returns:
+        The function; ``wrt="parameters"`` differentiates it by its parameters.
+
+    Raises:
+        FunctionError: The weights cannot be read or are not those of the module, or the module acts
+            differently at every call.
+
+    Example:
+        >>> f = module_function(torch.nn.Linear(2, 1), weights={"weight": torch.ones(1, 2), "bias": torch.zeros(1)})
+        >>> f(torch.tensor([1.0, 2.0]))
+        tensor([3.])
+    """
+    if weights is None and mode is None:
+        return ModuleFunction(module, call)
+    module = copy.deepcopy(module)
+    if mode is not None:
+        module.train(mode == "train")
+    if weights is not None:
+        state = weights if isinstance(weights, Mapping) else _load(Path(weights))
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise FunctionError(
+                f"the weights are not those of this {type(module).__name__}: {error}"
+            ) from error
+    return ModuleFunction(module, call)
+
+
+def _load(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict; opened by Python, so that the file becomes part of a run's identity."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FunctionError(f"weights: {path} cannot be read: {error}") from error
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load
+
+            return dict(load(content))
+        if path.suffix in (".pt", ".pth"):
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return dict(loaded)
+    except ImportError as error:
+        raise FunctionError(
+            "weights: safetensors is needed and not installed; pip install 'pipeline-derivatives[weights]'"
+        ) from error
+    except Exception as error:  # damaged files are refused in many ways
+        raise FunctionError(
+            f"weights: {path} is no state dict of tensors: {type(error).__name__}: {error}"[:500]
+        ) from error
+    raise FunctionError(f"weights: expected a file .safetensors, .pt or .pth, got {path.name}")
 
 
 def as_function(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:

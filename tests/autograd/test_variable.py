@@ -331,3 +331,56 @@ def test_the_pattern_of_parameters_does_not_depend_on_the_points_tried():
     weight = torch.arange(1.0, 9.0, dtype=torch.float64).reshape(2, 4)
     expected = torch.einsum("bj,ik,ij->bikj", points, torch.eye(2).double(), 2 * weight)
     assert torch.allclose(found, expected)
+
+
+def test_weights_from_files(tmp_path):
+    from safetensors.torch import save_file
+
+    module, other = network(), network()
+    state = {name: 2 * value for name, value in module.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    save_file(state, tmp_path / "w.safetensors")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(2)
+    expected = torch.stack([by_hand(other, x) for x in POINTS])
+    for weights in (state, tmp_path / "w.pt", str(tmp_path / "w.safetensors")):
+        f = pipeline.module_function(module, weights=weights)
+        seen = pipeline.evaluate(f, POINTS, "jacobian", wrt="parameters").jacobian
+        assert torch.allclose(seen, expected, atol=1e-13)
+    assert torch.equal(module[0].weight, network()[0].weight)
+
+
+def test_the_mode_can_be_said():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 1).double(), torch.nn.Dropout(0.5))
+    f = pipeline.module_function(module, mode="eval")
+    assert torch.equal(pipeline.evaluate(f, POINTS, "jacobian").jacobian[0], module[0].weight)
+    assert module.training
+    with pytest.raises(FunctionError, match="in training mode"):
+        pipeline.module_function(module.eval(), mode="train")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.npz", b"", "expected a file .safetensors, .pt or .pth, got w.npz"),
+        ("none.pt", None, "cannot be read"),
+        ("w.pt", b"no archive", "is no state dict of tensors"),
+        ("w.safetensors", b"no archive", "is no state dict of tensors"),
+        ("other.pt", {"weight": torch.ones(2)}, "are not those of this Sequential"),
+        ("hostile.pt", {"weight": Hostile()}, "is no state dict of tensors.*[Ww]eights"),
+    ],
+)
+def test_weights_that_are_none_are_refused(name, content, message, tmp_path, capsys):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(FunctionError, match=f"(?s){message}"):
+        pipeline.module_function(network(), weights=tmp_path / name)
+    assert "executed" not in capsys.readouterr().out
