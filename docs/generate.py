@@ -22,9 +22,10 @@ KEY = re.compile(r"^(?P<indent> *)(?P<key>[a-z][a-z_-]*):(?P<value>[^#\n]*)(?:#(
 STATUS = {
     "missing": "not computed yet, or its shard is not there",
     "ok": "every derivative is finite",
-    "nonfinite": "an entry is infinite or NaN; all are stored as torch gives them",
+    "nonfinite": "an entry or the value of the function is infinite or NaN; all are stored as torch gives them",
     "failed": "the function raised; all entries are NaN, and what it said is in the file",
-    "nonsmooth": "exactly on a kink of the function: one of several one-sided derivatives is stored",
+    "nonsmooth": "exactly on a kink of the function, or where torch's formula of the derivative is wrong; "
+    "what torch gives is stored",
 }
 
 
