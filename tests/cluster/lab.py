@@ -158,7 +158,10 @@ class Lab:
         self.ask("scancel", f"--user={os.environ.get('USER', 'root')}")
         for daemon in [int(file.read_text()) for file in self.place.glob("*.pid")]:
             _kill(daemon, signal.SIGTERM)
-            wait_for(lambda process=daemon: not _alive(process), 90)
+            try:
+                wait_for(lambda process=daemon: not _alive(process), 20)
+            except TimeoutError:  # a slurmd that was told in the middle of a job may not hear it
+                _kill(daemon, signal.SIGKILL)
 
     def _configure(self) -> None:
         key = self.place / "munge" / "key"
