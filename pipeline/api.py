@@ -29,6 +29,7 @@ from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed, rows_of
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options, Storage, Workers
+from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
@@ -45,6 +46,7 @@ class Keywords(TypedDict, total=False):
     order: int | None
     parameters: Mapping[str, Any]
     wrt: Wrt | None
+    outputs: Wrt | None
     plugins: str | Path | Sequence[str | Path]
     dtype: str | torch.dtype | None
     device: str | torch.device | None
@@ -85,7 +87,8 @@ def prepare(
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed), format (dense, sparse or auto),
+            `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
+            symmetric (full or packed), format (dense, sparse or auto),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 
@@ -120,7 +123,8 @@ def evaluate(
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
             ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric (full or packed), format (dense, sparse or auto),
+            `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
+            symmetric (full or packed), format (dense, sparse or auto),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 
@@ -185,8 +189,8 @@ def run(
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), symmetric, directions, the fields of `pipeline.job.Options`, and ``store``: how
-            the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
+            `pipeline.job.Job`), outputs, symmetric, directions, the fields of
+            `pipeline.job.Options`, and ``store``: how the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
         The results, opened.
@@ -199,7 +203,8 @@ def run(
         order=keywords.get("order"),
         function=bound.function.name,
         parameters=bound.parameters,
-        wrt=_wrt(keywords.get("wrt")),
+        wrt=_plain(keywords.get("wrt")),
+        outputs=_plain(keywords.get("outputs")),
         plugins=_plugins(keywords),
         options=options,
         output_dir=Path(output_dir),
@@ -229,7 +234,7 @@ def _storage(keywords: RunKeywords) -> Storage:
     return resolve_storage(given)
 
 
-def _wrt(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
+def _plain(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
     return given if given is None or isinstance(given, str | int) else tuple(given)
 
 
@@ -272,6 +277,18 @@ def _bind(
 ) -> tuple[BoundFunction, Grid, Options]:
     points, inputs = flat_points(points)
     grid, options = _grid(points), _options(points, keywords, stored)
+    bound = _bound(function, grid, inputs, options, keywords, stored)
+    return choose_outputs(bound, keywords.get("outputs")), grid, options
+
+
+def _bound(
+    function: Differentiable,
+    grid: Grid,
+    inputs: Structure | None,
+    options: Options,
+    keywords: Keywords,
+    stored: bool,
+) -> BoundFunction:
     if isinstance(function, str):
         function, loadable = build_registry(_plugins(keywords)).function(function), True
     else:
@@ -281,7 +298,7 @@ def _bind(
         parameters, faults = bind(function.parameters, given, "parameters")
         if faults:
             raise ConfigurationError(faults)
-        return bind_function(function, parameters, grid.n, loadable), grid, options
+        return bind_function(function, parameters, grid.n, loadable)
     if not callable(function):
         raise PipelineError(
             f"function: expected a torch function, a name or a Function record, got {type(function).__name__}"
@@ -290,7 +307,7 @@ def _bind(
         raise ConfigurationError(
             ["parameters belong to a plugin's function; bind your own with functools.partial"]
         )
-    return _bind_callable(function, grid, options, stored, inputs), grid, options
+    return _bind_callable(function, grid, options, stored, inputs)
 
 
 def _bind_callable(
@@ -328,8 +345,8 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", "symmetric", "format", "directions"]
-    words += ["store"] if stored else []
+    words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "symmetric"]
+    words += ["format", "directions", *(["store"] if stored else [])]
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

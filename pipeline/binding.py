@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
@@ -13,6 +14,7 @@ from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function
 from pipeline.grids.base import Grid
 from pipeline.job import Job
+from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
 from pipeline.registry import Registry
 from pipeline.store.compression import storage_faults
@@ -50,6 +52,8 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
         raise ConfigurationError(faults)
     function = _attempt(faults, lambda: bind_function(record, parameters, grid.n))
     _operator_faults(job, record, parameters, grid.n, faults)
+    if function is not None:
+        function = _attempt(faults, partial(choose_outputs, function, job.outputs))
     if faults or function is None:
         raise ConfigurationError(faults)
     variables = function.n

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.grids.base import Grid
+    from pipeline.outputs import Chosen
 
 Bound = float | Sequence[float]
 Nested = float | Sequence["Nested"]
@@ -243,6 +244,7 @@ class BoundFunction:
         output_shape: () or (m,).
         source_digest: SHA-256 of what defines it.
         loadable: A plugin contributes it under its name, so that a result can be checked later.
+        chosen: Which outputs are kept, `pipeline.outputs`; None for all.
     """
 
     function: Function
@@ -251,6 +253,7 @@ class BoundFunction:
     output_shape: Shape
     source_digest: str
     loadable: bool = True
+    chosen: Chosen | None = None
 
     @property
     def inputs(self) -> Structure | None:
@@ -261,6 +264,12 @@ class BoundFunction:
     @property
     def outputs(self) -> Structure | None:
         """How a value is taken apart; None where f returns () or (m,)."""
+        return (
+            self._all_outputs if self.chosen is None else self.chosen.structure(self._all_outputs)
+        )
+
+    @property
+    def _all_outputs(self) -> Structure | None:
         structure = self.function.outputs(self.n, **self.parameters)
         return None if structure.is_flat else structure
 
@@ -280,9 +289,10 @@ class BoundFunction:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Name of each output, likewise."""
-        if self.outputs is None or self.function.output_names:
-            return tuple(self.function.output_names)
-        return self.outputs.labels("y")
+        names, structure = tuple(self.function.output_names), self._all_outputs
+        if structure is not None and not names:
+            names = structure.labels("y")
+        return names if self.chosen is None else self.chosen.labels(names)
 
     @cached_property
     def f(self) -> Callable[[Tensor], Tensor]:

@@ -111,6 +111,7 @@ class Job:
         parameters: Parameters of the function that the user gave.
         wrt: What is differentiated: None or inputs for the whole point, some of its columns by index
             or name, parameters for all parameters of a module, or some of these by name.
+        outputs: Which outputs of a vector function are kept, by index or name; None for all.
         grid: Name of the kind of grid.
         grid_options: Options of the grid that the user gave.
         directions: What jvp, vjp and hvp are taken along: the name of a kind of grid, and its
@@ -132,6 +133,7 @@ class Job:
     function: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     wrt: str | int | tuple[str | int, ...] | None = None
+    outputs: str | int | tuple[str | int, ...] | None = None
     grid: str = ""
     grid_options: Mapping[str, Any] = field(default_factory=dict)
     directions: Mapping[str, Any] = field(default_factory=dict)

@@ -154,6 +154,7 @@ class Work:
         """Everything that determines the numbers, and nothing of how they are computed."""
         spec = self.variable.spec()
         packed = any(operator.packed for operator in self.operators)
+        chosen = self.function.chosen
         return {
             "schema": SCHEMA,
             "function": self.function.function.name,
@@ -163,6 +164,7 @@ class Work:
             "operators": [[operator.name, operator.order] for operator in self.operators],
             "dtype": self.job.options.dtype,
             **({} if spec is None else {"wrt": spec}),
+            **({"outputs": list(chosen.indices), "outputs_of": chosen.size} if chosen else {}),
             **({"structure": self.function.structure} if self.function.structure else {}),
             **({"symmetric": "packed"} if packed else {}),
             **({} if self.pattern is None else {"format": "sparse"}),

@@ -32,6 +32,7 @@ class Schema:
     function: str = MISSING
     function_params: dict[str, Any] = field(default_factory=dict)
     wrt: Any = None
+    outputs: Any = None
     plugins: list[str] = field(default_factory=list)
     order: int | None = None
     dtype: str = "float64"
@@ -109,7 +110,8 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         order=plain["order"],
         function=plain["function"],
         parameters=plain["function_params"],
-        wrt=_wrt(plain["wrt"]),
+        wrt=_items("wrt", "inputs, parameters", plain["wrt"]),
+        outputs=_items("outputs", "null for all", plain["outputs"]),
         grid=str(grid.pop("name")),
         grid_options=grid,
         directions={} if plain["directions"].get("name", "none") == "none" else plain["directions"],
@@ -166,13 +168,13 @@ def _operators(value: Any) -> tuple[str, ...]:
     raise ConfigurationError([f"job.operators: expected a list of names, got {value!r}"])
 
 
-def _wrt(value: Any) -> str | int | tuple[str | int, ...] | None:
+def _items(key: str, words: str, value: Any) -> str | int | tuple[str | int, ...] | None:
     entries = value if isinstance(value, list) else [value]
     wrong = [item for item in entries if isinstance(item, bool) or not isinstance(item, str | int)]
     if value is None or (entries and not wrong):
         return tuple(entries) if isinstance(value, list) else value
     raise ConfigurationError(
-        [f"wrt: expected inputs, parameters, a name, an index, or a list of these, got {value!r}"]
+        [f"{key}: expected {words}, a name, an index, or a list of these, got {value!r}"]
     )
 
 

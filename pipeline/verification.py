@@ -26,6 +26,7 @@ from pipeline.autograd.variable import Beside, resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, bind_function
+from pipeline.outputs import Chosen, choose_outputs
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.store.integrity import check_files
@@ -108,15 +109,16 @@ def _function(identity: dict[str, Any], results: Results, plugins: Sequence[str]
         raise ConfigurationError(wrong)
     function = bind_function(record, parameters, results["x"].shape[1])
     _require_source(identity, function.source_digest)
-    return function
+    return choose_outputs(function, identity.get("outputs"))
 
 
 def _flat(f: Callable[..., Any], identity: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    structure = identity.get("structure")
-    if not structure:
+    structure, outputs = identity.get("structure") or {}, identity.get("outputs")
+    if not structure and outputs is None:
         return as_function(f)
     inputs = structure.get("inputs")
-    return at_border(f, Structure.from_record(inputs) if inputs else None)
+    chosen = None if outputs is None else Chosen(tuple(outputs), identity["outputs_of"])
+    return at_border(f, Structure.from_record(inputs) if inputs else None, chosen)
 
 
 def _require_source(identity: dict[str, Any], digest: str) -> None:

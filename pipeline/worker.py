@@ -17,6 +17,7 @@ from pipeline.executors.base import Chunk
 from pipeline.function import BoundFunction, bind_function
 from pipeline.grids.base import Grid
 from pipeline.job import Job
+from pipeline.outputs import choose_outputs
 from pipeline.plan import Work
 from pipeline.registry import Registry, build_registry
 
@@ -160,4 +161,5 @@ def _objects(task: Task, registry: Registry) -> tuple[BoundFunction, Grid]:
     if task.function is not None:
         return task.function, task.grid
     record = registry.function(task.job.function)
-    return bind_function(record, task.job.parameters, task.grid.n), task.grid
+    function = bind_function(record, task.job.parameters, task.grid.n)
+    return choose_outputs(function, task.job.outputs), task.grid

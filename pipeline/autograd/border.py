@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.autograd.module_function import Call, ModuleFunction, as_function
 from pipeline.errors import FunctionError, GridError
 from pipeline.function import BoundFunction
+from pipeline.outputs import Chosen
 from pipeline.structure import Structure
 
 
@@ -24,10 +25,12 @@ class Border:
         inputs: How the row is taken apart: one tensor is given as it is, several by keyword. None:
             the function takes the row itself.
         call: How a module is called, ``call(module, …)``; None: like a function.
+        chosen: Which entries of the result are kept; None for all.
     """
 
     inputs: Structure | None
     call: Call | None = None
+    chosen: Chosen | None = None
 
     def raw(self, f: Callable[..., Any], row: Tensor) -> Any:
         """Call it.
@@ -47,24 +50,28 @@ class Border:
 
     def __call__(self, f: Callable[..., Any], row: Tensor) -> Tensor:
         """Call it, and put everything that it returns into a row, () or (m,)."""
-        return flatten(self.raw(f, row))
+        value = flatten(self.raw(f, row))
+        return value if self.chosen is None else self.chosen.of(value)
 
 
-def at_border(f: Callable[..., Any], inputs: Structure | None) -> Callable[[Tensor], Tensor]:
+def at_border(
+    f: Callable[..., Any], inputs: Structure | None, chosen: Chosen | None = None
+) -> Callable[[Tensor], Tensor]:
     """Take any callable as a function of rows; a module stays one, with its parameters.
 
     Args:
         f: Takes one tensor or several by keyword; returns a tensor, a mapping or a sequence of tensors.
         inputs: How a row is taken apart; None where f takes the row itself.
+        chosen: Which entries of the result are kept; None for all.
 
     Returns:
         A function from (d,) to () or (m,).
     """
     if isinstance(f, ModuleFunction):
-        return ModuleFunction(f.module, Border(inputs, f.call_by))
+        return ModuleFunction(f.module, Border(inputs, f.call_by, chosen))
     if isinstance(f, torch.nn.Module) and not isinstance(f, torch.jit.ScriptModule):
-        return ModuleFunction(f, Border(inputs))
-    return functools.partial(Border(inputs), f)
+        return ModuleFunction(f, Border(inputs, None, chosen))
+    return functools.partial(Border(inputs, None, chosen), f)
 
 
 def callable_of(function: BoundFunction) -> Callable[[Tensor], Tensor]:
@@ -76,9 +83,9 @@ def callable_of(function: BoundFunction) -> Callable[[Tensor], Tensor]:
     Returns:
         A function from (d,) to () or (m,).
     """
-    if function.inputs is None and function.outputs is None:
+    if function.inputs is None and function.outputs is None and function.chosen is None:
         return as_function(function.f)
-    return at_border(function.f, function.inputs)
+    return at_border(function.f, function.inputs, function.chosen)
 
 
 def flat_points(points: Any) -> tuple[Any, Structure | None]:

@@ -100,7 +100,8 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
     f, record, d = callable_of(function), function.function, function.n
     variable = resolve_variable(wanted.wrt, f, d, function.input_names)
     known = structures(function, variable)
-    given = {name: partial(make, **function.parameters) for name, make in record.sparsity.items()}
+    own = record.sparsity if function.chosen is None else {}  # a pattern is that of all outputs
+    given = {name: partial(make, **function.parameters) for name, make in own.items()}
     if wanted.direction is not None and wanted.direction.vector is None:
         f, variable = partial(without_direction, f, d), Beside(variable, d)
     return Asked(
