@@ -190,7 +190,8 @@ def run(
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs, symmetric, directions, the fields of
-            `pipeline.job.Options`, and ``store``: how the results lie on disk, as in ``{"compression": "gzip"}``, which conf/store/ describes.
+            `pipeline.job.Options`, and ``store``: how the results lie on disk, as in
+            ``{"compression": "gzip"}``, which conf/store/ describes.
 
     Returns:
         The results, opened.
