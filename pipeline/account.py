@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline.display import spell_bytes
 from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results
@@ -170,7 +171,7 @@ def _failures(failures: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
 
 def _summary(result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     files = "1 file" if result["files"] == 1 else f"{result['files']} files"
-    yield "path", f"{result['path']} ({files}, {result['bytes'] / 2**20:.1f} MiB)"
+    yield "path", f"{result['path']} ({files}, {spell_bytes(result['bytes'])})"
     yield "run", result["run"]
     yield "points", f"{result['computed']} of {result['points']}: {_spell(result['status'])}"
     yield from (("missing", gap) for gap in result["missing"][:MOST_LISTED])

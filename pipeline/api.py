@@ -268,9 +268,21 @@ def _directed(grid: Grid, keywords: Keywords) -> Grid:
     if given is None:
         return grid
     if not isinstance(given, Grid):
-        vectors = torch.as_tensor(given)
+        vectors = _vectors(given)
         given = PointsGrid(vectors[None] if vectors.ndim == 1 else vectors)
     return Directed(grid, given)
+
+
+def _vectors(given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            [
+                f"directions: expected one vector, one for each point, or a grid, got {given!r}; "
+                "for random ones give torch.randn(n), or torch.randn(N, n) for another at each point"
+            ]
+        ) from error
 
 
 def _bind(

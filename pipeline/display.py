@@ -1,4 +1,4 @@
-"""Small tables for notebooks; everything that is shown is escaped."""
+"""Small tables for notebooks, in which everything is escaped; sizes in words."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ def _cell(value: object) -> str:
     text = str(value)
     shown = text if len(text) <= LONGEST else text[:LONGEST] + " …"
     return f'<td style="{LEFT}">{escape(shown)}</td>'
+
+
+def spell_bytes(count: float) -> str:
+    """Say how large something is.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        The number in the largest unit of which there is one.
+
+    Example:
+        >>> spell_bytes(700), spell_bytes(3 << 19)
+        ('700 bytes', '1.5 MiB')
+    """
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -15,6 +15,7 @@ import torch
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.routes import ROUTES
+from pipeline.display import spell_bytes
 from pipeline.distribution import as_worker
 from pipeline.errors import StoreError
 from pipeline.execution import prepare_run, threads
@@ -81,7 +82,7 @@ class Forecast:
             return f"{place} cannot be written to; choose another output_dir="
         if self.bytes_left > free:
             return (
-                f"the results take {_size(self.bytes_left)}, {place} has {_size(free)} free; "
+                f"the results take {spell_bytes(self.bytes_left)}, {place} has {spell_bytes(free)} free; "
                 "make room, choose output_dir=, or ask for fewer points"
             )
         return ""
@@ -142,7 +143,7 @@ class Forecast:
         held = plan.cost.fixed_bytes + plan.batch * plan.cost.point_bytes
         asked, free = self.work.job.options.memory, available_bytes(plan.device)
         budget = "memory=" if asked else "half of what is free"
-        return f"{_size(held)} per batch in each process; budget {_size(asked or free // 2)} ({budget})"
+        return f"{spell_bytes(held)} per batch in each process; budget {spell_bytes(asked or free // 2)} ({budget})"
 
     def _disk(self) -> str:
         points, row = len(self.work.grid), self.work.layout.row_bytes()
@@ -150,7 +151,7 @@ class Forecast:
         copy = ", and once more in result.h5" if points * row <= SMALL else ""
         files = "1 shard" if shards == 1 else f"{shards} shards of {self.shard_rows} points"
         free = shutil.disk_usage(_existing(self.work.directory.path)).free
-        return f"{_size(points * row)} in {files}{copy}; {_size(free)} free"
+        return f"{spell_bytes(points * row)} in {files}{copy}; {spell_bytes(free)} free"
 
     def _time(self) -> str:
         if not self.points_left:
@@ -260,14 +261,6 @@ def _existing(path: Path) -> Path:
     """The nearest directory that is there: on the disk that would be written to."""
     path = path.resolve()
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _span(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.display import spell_bytes
 from pipeline.hookspecs import hookimpl
 from pipeline.job import RunInfo, ShardInfo, Summary
 
@@ -101,7 +102,7 @@ def describe(summary: Summary) -> str:
             f"\non a kink of the function at {summary.nonsmooth} points, where torch gives one of "
             "several one-sided derivatives; see the dataset status"
         )
-    return f"{first}\n{verdict}\nresult: {summary.path} ({summary.bytes / 2**20:.1f} MiB on disk)"
+    return f"{first}\n{verdict}\nresult: {summary.path} ({spell_bytes(summary.bytes)} on disk)"
 
 
 def _held() -> int:

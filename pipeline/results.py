@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.display import spell_bytes
 from pipeline.errors import PipelineError
 
 
@@ -134,9 +135,8 @@ def _consolidate(given: argparse.Namespace) -> int:
     storage = None if given.compression is None else resolve_storage(asked)
     with open_results(given.path, edited=given.edited) as results:
         consolidate(results, given.target, storage)
-    print(
-        f"{given.target}: {given.target.stat().st_size / 2**20:.1f} MiB, every checksum was right"
-    )
+    size = spell_bytes(given.target.stat().st_size)
+    print(f"{given.target}: {size}, every checksum was right")
     return 0
 
 

@@ -182,3 +182,8 @@ def test_directions_by_a_grid():
     grid = PointsGrid(EACH)
     found = pipeline.evaluate(scalar, POINTS, "jvp", directions=grid)
     torch.testing.assert_close(found.jvp, dense(scalar, "jvp", EACH))
+
+
+def test_directions_that_are_none_are_refused():
+    with pytest.raises(ConfigurationError, match="directions: expected one vector.*got 'random'"):
+        pipeline.evaluate(lambda x: (x**3).sum(), torch.ones(2, 3), "hvp", directions="random")

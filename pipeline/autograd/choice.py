@@ -277,7 +277,7 @@ def _require_agreement(trial: Trial, oracle: Oracle) -> None:
                 f"{spell_key(key)} differs from the reference ({oracle.reference}) by "
                 f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}"
             )
-    if trial.symmetry is not None and trial.symmetry > oracle.most_asymmetry:
+    if trial.symmetry is not None and not oracle.allows_asymmetry(trial.symmetry):
         raise RefusedError(f"its result is not symmetric: residual {trial.symmetry:.1e}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FORMATS = ("dense", "sparse", "auto")
 FEWEST = 10_000  # entries of a matrix for which zeros are worth looking for unasked
 DENSEST = 1 / 8  # part of a matrix that is kept sparse unasked
+AUTHORS = "the pattern is the function author's"
 
 Given = Mapping[str, Callable[..., Any]]
 
@@ -117,6 +118,36 @@ def mark_sparse(operators: tuple[Operator, ...], pattern: Pattern | None) -> tup
     )
 
 
+def confirm_pattern(request: Request) -> tuple[Pattern | None, tuple[str, ...]]:
+    """Compare a pattern that the function's author gives with the one that its operations have.
+
+    Args:
+        request: What is evaluated.
+
+    Returns:
+        The pattern of the request, with a note where nothing confirms it, and what is wrong with it.
+    """
+    given = request.pattern
+    if given is None or AUTHORS not in given.notes:
+        return given, ()
+    try:
+        found = known_pattern(replace(request, pattern=None))
+        unknown = "; ".join(found.notes)
+    except RefusedError as reason:
+        unknown = str(reason)
+    if unknown:
+        return replace(given, notes=(f"given, not confirmed: {unknown}",)), ()
+    missing = found.flat[~torch.isin(found.flat, given.flat)]
+    if len(missing) == 0:
+        return replace(given, notes=("given, and confirmed by the operations of the function",)), ()
+    row, column = divmod(int(missing[0]), given.shape[1])
+    return given, (
+        f"the given pattern leaves out {len(missing)} entries that the operations of the function can "
+        f"make, such as row {row}, column {column}: add them to Function(sparsity=…), or leave it "
+        "out for the pattern to be found",
+    )
+
+
 def may_pay(form: str, shape: tuple[int, int]) -> bool:
     """Tell whether zeros are worth looking for.
 
@@ -138,7 +169,7 @@ def _given(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pat
     made = known[0](request.n)
     shape = (request.m if request.output_shape else request.n, request.n)
     flat = _flat(made, shape)
-    pattern = Pattern.of_flat(flat, shape, ("the pattern is the function author's",))
+    pattern = Pattern.of_flat(flat, shape, (AUTHORS,))
     if not request.output_shape and not pattern.is_symmetric:
         raise ConfigurationError(["sparsity: the pattern of a Hessian has to be symmetric"])
     return pattern

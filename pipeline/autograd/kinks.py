@@ -169,6 +169,15 @@ def _power(base: Any, order: int, exponent: Any = None, **options: Any) -> Tenso
     return whole | zero
 
 
+def _product(x: Tensor, order: int, *args: Any, **options: Any) -> Tensor | None:
+    """Beside zero torch's formula divides the product by its small factor, and the terms cancel."""
+    if order < 2:
+        return None
+    small = torch.finfo(x.dtype).eps ** (0.5 / (order - 1)) * x.abs().amax()
+    near: Tensor = (x.abs() < small) & (x != 0)
+    return near
+
+
 NAMES = (
     (
         _at_zero,
@@ -206,6 +215,7 @@ ORDERED: dict[str, Ordered] = {
     "i1e": _bessel(3, 2),
     "pow": _power,
     "float_power": _power,
+    "prod": _product,
 }
 CONDITIONS: dict[str, Condition] = {
     **{name: condition for condition, names in NAMES for name in names.split()},

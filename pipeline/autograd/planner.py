@@ -16,7 +16,7 @@ from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.contractions import Direction
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
-from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
+from pipeline.autograd.formats import DENSE, Form, choose_pattern, confirm_pattern, mark_sparse
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.lost import lost_gradients
@@ -248,7 +248,8 @@ def prepare(
     checked, oracle = _build_oracle(request, seen.points, kinks)
     choice = choose(Study(request, checked, oracle, options, count, rows))
     checks = check_reference(request, checked, oracle, choice.trial.draft.seconds)
-    disagreements = (*checks.disagreements, *choice.disagreements)
+    pattern, unfit = confirm_pattern(request)
+    disagreements = (*unfit, *checks.disagreements, *choice.disagreements)
     if disagreements and options.on_disagreement == "error":
         raise DisagreementError(
             f"the derivatives of function {asked.name!r} cannot be trusted:\n"
@@ -263,8 +264,8 @@ def prepare(
             asked.name, "; ".join(checks.unchecked[:2]),
         )  # fmt: skip
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
-    if request.pattern is not None:
-        notes = [f"pattern: {note}" for note in request.pattern.notes]
+    if pattern is not None:
+        notes = [f"pattern: {note}" for note in pattern.notes]
         certificate = replace(certificate, unchecked=(*certificate.unchecked, *notes))
     trial, plan = choice.trial, _plan(choice, points)
     most = None if trial.draft.route.streams else plan.batch

@@ -135,8 +135,8 @@ class Columns(Variable):
         return self.indices.index(column) if column in self.indices else len(self.indices)
 
     def names(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Those of the chosen columns."""
-        return tuple(columns[index] for index in self.indices) if columns else ()
+        """Those of the chosen columns; ``x[2]`` where they have none."""
+        return tuple(columns[index] if columns else f"x[{index}]" for index in self.indices)
 
 
 @dataclass(frozen=True)

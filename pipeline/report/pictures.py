@@ -260,10 +260,14 @@ def _name_ticks(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None
 def _remark(field: Field, cut: bool = False) -> str:
     """What the picture leaves out."""
     infinite, undefined = np.isinf(field.values).sum(), np.isnan(field.values).sum()
-    words = [f"infinite at {infinite} points"] if infinite else []
-    words += [f"no value at {undefined} points"] if undefined else []
+    words = [f"infinite at {_points(infinite)}"] if infinite else []
+    words += [f"no value at {_points(undefined)}"] if undefined else []
     words += ["colours end at the 1st and 99th percentile"] if cut else []
     return "; ".join(words)
+
+
+def _points(count: int) -> str:
+    return "1 point" if count == 1 else f"{count} points"
 
 
 def _plain(text: str) -> str:

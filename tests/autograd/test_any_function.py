@@ -563,3 +563,55 @@ def test_the_power_of_a_variable_by_a_variable():
             [[y * (y - 1) * x ** (y - 2), mixed], [mixed, power * log**2]], dtype=DOUBLE
         )
         assert torch.allclose(seen, truth, rtol=1e-12)
+
+
+def test_noise_is_no_number_where_the_function_vanishes(caplog):
+    def guarded(x):
+        if x[0] > 0.6:
+            raise ValueError("outside the range of the model")
+        return (x**2).sum()
+
+    points = torch.linspace(0, 1, 5, dtype=DOUBLE)[:, None]
+    result = pipeline.evaluate(guarded, points, "gradient")
+    assert "noise" not in caplog.text
+    assert result.status.tolist() == [OK, OK, OK, FAILED, FAILED]
+    assert result.certificate.rounding_error is None
+
+
+class Leaning(torch.autograd.Function):
+    """x * y with a backward pass whose Hessian is not symmetric by a little."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x[0] * 0.0
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * torch.stack([1e-7 * x[1], 0 * x[0]])
+
+
+def zero_by_cancellation(x):
+    return torch.log(x[0] / x[1]).exp() * x[1]  # this is x[0]
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("symmetric", ["full", "packed"])
+def test_what_cancels_within_the_function_is_rounding(order, symmetric):
+    generator = torch.Generator().manual_seed(0)
+    points = 0.2 + 2 * torch.rand(50, 2, dtype=DOUBLE, generator=generator)
+    result = pipeline.evaluate(
+        zero_by_cancellation, points, "derivative", order=order, route="loop", symmetric=symmetric
+    )
+    assert result.status.tolist() == [OK] * 50
+    (found,) = result.datasets.values()
+    assert float(found.abs().max()) < 1e-12
+
+
+def test_small_errors_are_seen_beside_what_cancels():
+    points = 0.2 + 2 * torch.rand(9, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(DisagreementError, match="is not symmetric"):
+        pipeline.evaluate(
+            lambda x: zero_by_cancellation(x) + Leaning.apply(x), points, "hessian", route="loop"
+        )

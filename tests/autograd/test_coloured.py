@@ -255,6 +255,34 @@ def test_patterns_that_lack_entries_are_never_used(n):
         pipeline.evaluate(wrong, torch.rand(3, n).double(), format="sparse")
 
 
+def late(x):
+    return x**2 + torch.relu(x.roll(1) - 5)
+
+
+def test_given_patterns_that_are_wrong_elsewhere_are_refused():
+    points = torch.rand(9, 12).double()
+    points[1] += 6  # no probe point
+    wrong = given(torch.eye, late, "jacobian", (12,))
+    with pytest.raises(DisagreementError, match="leaves out 12 entries .* row 0, column 11"):
+        pipeline.evaluate(wrong, points, "jacobian", format="sparse")
+    passed = pipeline.prepare(
+        wrong, points[:1], "jacobian", format="sparse", on_disagreement="warn"
+    ).certificate
+    assert "leaves out 12 entries" in passed.disagreements[0]
+
+
+def test_given_patterns_are_confirmed_or_said_not_to_be():
+    def branching(x):
+        return x**2 if x[0] > 0 else x**3
+
+    words = {late: "given, and confirmed", branching: "given, not confirmed: what it does depends"}
+    for f, expected in words.items():
+        right = given(lambda n: torch.eye(n) + torch.eye(n).roll(1, 0), f, "jacobian", (12,))
+        points = torch.rand(3, 12).double()
+        notes = pipeline.prepare(right, points, "jacobian", format="sparse").certificate.unchecked
+        assert any(f"pattern: {expected}" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [

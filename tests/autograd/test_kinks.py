@@ -117,3 +117,13 @@ def test_the_summary_counts_them(cli, tmp_path):
     done = cli("function=kinked", "plugins=[./kinked.py]", "grid.count=5")
     assert done.returncode == 0, done.stderr
     assert "on a kink of the function at 9 points" in done.stdout
+
+
+def test_products_beside_zero_are_flagged_where_their_derivatives_cancel():
+    points = torch.tensor([[0.5, 1.0, 2.0], [0.5, 2e-17, 2.0], [0.5, 0.0, 2.0]]).double()
+
+    def f(x):
+        return torch.sin(x).prod()
+
+    assert pipeline.evaluate(f, points, "hessian").status.tolist() == [1, 4, 1]
+    assert pipeline.evaluate(f, points, "gradient").status.tolist() == [1, 1, 1]

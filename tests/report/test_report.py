@@ -16,7 +16,7 @@ from pipeline import results
 from pipeline.grids.product import Axis, ProductGrid
 from pipeline.report.fields import Field, fields
 from pipeline.report.page import write_report
-from pipeline.report.pictures import curve, histogram, map_of, matrix, pattern, scatter
+from pipeline.report.pictures import _remark, curve, histogram, map_of, matrix, pattern, scatter
 from pipeline.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
 from pipeline.report.selection import read, select
 
@@ -213,3 +213,8 @@ def test_the_command_says_what_has_to_be_installed(plane, tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, "pipeline.report.page", None)
     assert results.main(["report", str(plane.path), str(tmp_path / "a.html")]) == 1
     assert "install pipeline-derivatives[report]" in capsys.readouterr().err
+
+
+def test_one_point_is_one_point():
+    values = np.array([np.nan, 1.0, np.inf, np.inf])
+    assert _remark(Field("y", values)) == "infinite at 2 points; no value at 1 point"

@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store.stored_runs import LAYOUT, write_run
 
+import pipeline
 from pipeline.errors import StoreError
 from pipeline.store import labelled
 from pipeline.store.layout import Layout
@@ -203,3 +205,13 @@ def test_what_is_not_installed_is_named(stored, monkeypatch):
         StoreError, match=r"xarray is needed.*pip install 'pipeline-derivatives\[xarray\]'"
     ):
         importlib.import_module(labelled.__name__)
+
+
+def test_columns_without_names_keep_their_numbers(tmp_path):
+    points = torch.rand(3, 3).double()
+    with pipeline.run(cubes, points, "gradient", wrt=[0, 2], output_dir=tmp_path) as results:
+        assert results.to_xarray()["variable"].values.tolist() == ["x[0]", "x[2]"]
+
+
+def cubes(x):
+    return (x**3).sum()
