@@ -250,7 +250,11 @@ def test_patterns_of_the_function_author_are_used_where_none_is_found():
 @pytest.mark.parametrize("n", [12, 100])
 def test_patterns_that_lack_entries_are_never_used(n):
     """Entry by entry for few inputs, and along random directions for many."""
-    wrong = Function("wrong", lambda: chain, n=n, sparsity={"hessian": lambda n: torch.eye(n)})
+
+    def f(x):  # its own pattern is not found
+        return chain(x) if x[0] > 0 else chain(x.clone())
+
+    wrong = Function("wrong", lambda: f, n=n, sparsity={"hessian": lambda n: torch.eye(n)})
     with pytest.raises(DisagreementError, match="differs from the reference"):
         pipeline.evaluate(wrong, torch.rand(3, n).double(), format="sparse")
 
