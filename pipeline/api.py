@@ -47,6 +47,7 @@ class Keywords(TypedDict, total=False):
     parameters: Mapping[str, Any]
     wrt: Wrt | None
     outputs: Wrt | None
+    masses: Sequence[float]
     plugins: str | Path | Sequence[str | Path]
     dtype: str | torch.dtype | None
     device: str | torch.device | None
@@ -88,6 +89,7 @@ def prepare(
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
+            masses (of eigenvalues: one per variable, or per group of as many),
             symmetric (full or packed), format (dense, sparse or auto),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
@@ -124,6 +126,7 @@ def evaluate(
             ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
+            masses (of eigenvalues: one per variable, or per group of as many),
             symmetric (full or packed), format (dense, sparse or auto),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
@@ -189,7 +192,7 @@ def run(
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), outputs, symmetric, directions, the fields of
+            `pipeline.job.Job`), outputs, masses, symmetric, directions, the fields of
             `pipeline.job.Options`, and ``store``: how the results lie on disk, as in
             ``{"compression": "gzip"}``, which conf/store/ describes.
 
@@ -206,6 +209,7 @@ def run(
         parameters=bound.parameters,
         wrt=_plain(keywords.get("wrt")),
         outputs=_plain(keywords.get("outputs")),
+        masses=_masses(keywords),
         plugins=_plugins(keywords),
         options=options,
         output_dir=Path(output_dir),
@@ -235,6 +239,10 @@ def _storage(keywords: RunKeywords) -> Storage:
     return resolve_storage(given)
 
 
+def _masses(keywords: Keywords) -> tuple[float, ...]:
+    return tuple(map(float, keywords.get("masses", ())))
+
+
 def _plain(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
     return given if given is None or isinstance(given, str | int) else tuple(given)
 
@@ -255,6 +263,7 @@ def _ask(
         keywords.get("symmetric", "full"),
         keywords.get("format", "dense"),
         direction_of(grid),
+        _masses(keywords),
     )
     asked = ask(bound, wanted)
     if faults := asked.form.faults():
@@ -358,7 +367,7 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "symmetric"]
+    words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "masses", "symmetric"]
     words += ["format", "directions", *(["store"] if stored else [])]
     unknown = set(keywords) - set(words)
     if unknown:

@@ -63,7 +63,7 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
     if job.directions:
         grid = _directed(job, registry, grid, function, variables)
     named = resolve_operators(job.operators, job.order, function.output_shape)
-    contract(named, direction_of(grid), variables, function.output_shape)
+    contract(named, direction_of(grid), variables, function.output_shape, job.masses)
     return function, grid
 
 

@@ -112,6 +112,8 @@ class Job:
         wrt: What is differentiated: None or inputs for the whole point, some of its columns by index
             or name, parameters for all parameters of a module, or some of these by name.
         outputs: Which outputs of a vector function are kept, by index or name; None for all.
+        masses: One for each variable, or for each group of as many: the eigenvalues are then those of
+            M^-1/2 H M^-1/2.
         grid: Name of the kind of grid.
         grid_options: Options of the grid that the user gave.
         directions: What jvp, vjp and hvp are taken along: the name of a kind of grid, and its
@@ -134,6 +136,7 @@ class Job:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     wrt: str | int | tuple[str | int, ...] | None = None
     outputs: str | int | tuple[str | int, ...] | None = None
+    masses: tuple[float, ...] = ()
     grid: str = ""
     grid_options: Mapping[str, Any] = field(default_factory=dict)
     directions: Mapping[str, Any] = field(default_factory=dict)

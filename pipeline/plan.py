@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pipeline.autograd.contractions import spread
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
@@ -112,7 +113,13 @@ class Work:
     def _wanted(self) -> Asked:
         job, storage, direction = self.job, self.job.storage, direction_of(self.grid)
         wanted = Wanted(
-            job.operators, job.order, job.wrt, storage.symmetric, storage.format, direction
+            job.operators,
+            job.order,
+            job.wrt,
+            storage.symmetric,
+            storage.format,
+            direction,
+            job.masses,
         )
         return ask(self.function, wanted)
 
@@ -168,7 +175,13 @@ class Work:
             **({"structure": self.function.structure} if self.function.structure else {}),
             **({"symmetric": "packed"} if packed else {}),
             **({} if self.pattern is None else {"format": "sparse"}),
+            **({"masses": list(self.masses)} if self.masses else {}),
         }
+
+    @property
+    def masses(self) -> tuple[float, ...]:
+        """Mass of every variable; nothing where none are given."""
+        return spread(self.job.masses, self.variable.size(self.function.n))
 
     @cached_property
     def run_id(self) -> str:
@@ -208,6 +221,7 @@ class Work:
             output_units=record.output_units,
             storage=self.job.storage,
             directions=self._directions(),
+            masses=self.masses,
             pattern=_stored(self.pattern, 1 if function.output_shape else 2),
         )
 

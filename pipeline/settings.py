@@ -33,6 +33,7 @@ class Schema:
     function_params: dict[str, Any] = field(default_factory=dict)
     wrt: Any = None
     outputs: Any = None
+    masses: list[float] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
     order: int | None = None
     dtype: str = "float64"
@@ -112,6 +113,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         parameters=plain["function_params"],
         wrt=_items("wrt", "inputs, parameters", plain["wrt"]),
         outputs=_items("outputs", "null for all", plain["outputs"]),
+        masses=tuple(plain["masses"]),
         grid=str(grid.pop("name")),
         grid_options=grid,
         directions={} if plain["directions"].get("name", "none") == "none" else plain["directions"],

@@ -145,7 +145,7 @@ def _compare(
         d = results["x"].shape[1]
         f, variable = partial(without_direction, f, d), Beside(variable, d)
     bare = Request(f, points[0], shape, (), variable)
-    operators = contract(named, direction, bare.n, shape)
+    operators = contract(named, direction, bare.n, shape, identity.get("masses", ()))
     by_key = {operator.key: operator.name for operator in operators}
     twins = [operator for operator in operators if by_key[operator.key] != operator.name]
     request = asking(bare, operators)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,71 @@ def test_points_that_are_not_finite():
     found = pipeline.evaluate(energy, points, ["eigenvalues"])
     assert found.status.tolist() == [2 if row == 3 else 1 for row in range(9)]
     assert found.eigenvalues[3].isnan().all()
+
+
+def chain(x):
+    """Two masses on a line between three equal springs."""
+    return 0.5 * (x[0] ** 2 + (x[1] - x[0]) ** 2 + x[1] ** 2)
+
+
+@pytest.mark.parametrize("route", ["loop", "vmap"])
+def test_masses_on_springs(route):
+    """(2/m - w)(2/M - w) = 1/(mM): the closed form of two coupled oscillators."""
+    one, two = 1.5, 4.0
+    found = pipeline.evaluate(chain, POINTS[:, :2], "eigenvalues", masses=[one, two], route=route)
+    middle, spread = 1 / one + 1 / two, np.sqrt((1 / one - 1 / two) ** 2 + 1 / (one * two))
+    np.testing.assert_allclose(
+        found.eigenvalues, [[middle - spread, middle + spread]] * 9, rtol=1e-14
+    )
+    assert found.certificate.rows_error["eigenvalues"] < 1e-12
+
+
+def test_a_mass_of_a_group_is_that_of_its_inputs(tmp_path):
+    hessian = pipeline.evaluate(energy, POINTS, "hessian").hessian.numpy()
+    root = np.sqrt([2.0, 2.0, 3.0, 3.0])
+    expected = np.linalg.eigvalsh(hessian / root / root[:, None])
+    operators, options = ["hessian", "eigenvalues"], {"output_dir": tmp_path, "shard_rows": 4}
+    with pipeline.run(energy, POINTS, operators, masses=[2, 3], **options) as found:
+        np.testing.assert_allclose(found.eigenvalues[:], expected, atol=1e-12)
+        np.testing.assert_array_equal(found.hessian[:], hessian)  # stays as it is
+        path = found.path
+    assert pipeline.verify(path, function=energy).faults == ()
+    with h5py.File(path) as file:
+        assert file["eigenvalues"].attrs["masses"].tolist() == [2, 2, 3, 3]
+        assert file["eigenvalues"].attrs["units"] == "(mass)-1"
+        assert "M^-1/2 H M^-1/2" in file["eigenvalues"].attrs["long_name"]
+    with pipeline.run(energy, POINTS, operators, masses=[2, 2, 3, 3], **options) as same:
+        assert same.path == path
+    with pipeline.run(energy, POINTS, operators, **options) as other:
+        assert other.path != path
+    part = pipeline.evaluate(energy, POINTS, "eigenvalues", masses=[2, 3], wrt=[3, 0]).eigenvalues
+    inner = hessian[:, [3, 0]][:, :, [3, 0]] / np.sqrt(np.outer([2, 3], [2, 3]))
+    np.testing.assert_allclose(part, np.linalg.eigvalsh(inner), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("operators", "masses", "message"),
+    [
+        ("eigenvalues", [1.0, -2.0], "expected positive numbers, got -2.0 at index 1"),
+        ("eigenvalues", [float("nan")], "expected positive numbers, got nan at index 0"),
+        ("eigenvalues", [1.0] * 3, "one for each of 4 variables, .* of as many, got 3"),
+        ("hessian", [1.0], r"only hessian is asked for; leave masses out"),
+    ],
+)
+def test_masses_that_are_none(operators, masses, message):
+    with pytest.raises(ConfigurationError, match=message):
+        pipeline.evaluate(energy, POINTS, operators, masses=masses)
+
+
+def test_masses_on_the_command_line(cli, tmp_path):
+    words = ("job=modes", "function=rosenbrock", "grid=random", "grid.count=3", "grid.n=2")
+    done = cli(*words, "masses=[4,9]")
+    assert done.returncode == 0, done.stderr
+    with pipeline.open_results(next((tmp_path / "outputs/modes/rosenbrock").iterdir())) as found:
+        weighted = found.hessian[:] / np.array([[4, 6], [6, 9]])
+        np.testing.assert_allclose(found.eigenvalues[:], np.linalg.eigvalsh(weighted), rtol=1e-10)
+        assert pipeline.verify(found.path).faults == ()
+    assert "masses: expected positive numbers, got 0.0" in cli(*words, "masses=[0,1]").stderr
 
 
 def test_vector_functions_have_none():

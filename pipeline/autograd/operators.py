@@ -13,6 +13,7 @@ from pipeline.autograd.contractions import (
     Direction,
     Divergence,
     Spectrum,
+    spread,
 )
 from pipeline.autograd.request import Key, Request
 from pipeline.errors import ConfigurationError, nearest
@@ -111,6 +112,7 @@ def contract(
     direction: Direction | None,
     n: int,
     output_shape: tuple[int, ...],
+    masses: Sequence[float] = (),
 ) -> tuple[Operator, ...]:
     """Say of those operators that are sums of entries which sums they are.
 
@@ -119,12 +121,13 @@ def contract(
         direction: Along which jvp, hvp (n entries) and vjp (m entries) are taken.
         n: Number of variables.
         output_shape: () or (m,).
+        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.contractions.spread`.
 
     Returns:
         The same operators.
 
     Raises:
-        ConfigurationError: A direction is missing, or the function has no divergence.
+        ConfigurationError: A direction is missing, masses do not fit, or the function has no divergence.
     """
     names = [operator.name for operator in operators]
     faults = _direction_faults(names, direction, n, output_shape)
@@ -132,11 +135,17 @@ def contract(
         faults.append(
             f"divergence needs as many outputs as variables: expected shape ({n},), got {output_shape}"
         )
+    if masses and "eigenvalues" not in names:
+        faults.append(
+            f"masses weight the Hessian of eigenvalues, and only {', '.join(names)} is asked for; "
+            "leave masses out, or ask for eigenvalues (job=modes)"
+        )
     if faults:
         raise ConfigurationError(faults)
-    given = direction or Direction()
+    given, weights = direction or Direction(), spread(masses, n)
+    build = {**_BUILD, "eigenvalues": lambda _: Spectrum(weights)}
     return tuple(
-        replace(operator, contraction=_BUILD[operator.name](given))
+        replace(operator, contraction=build[operator.name](given))
         if operator.name in CONTRACTED
         else operator
         for operator in operators
@@ -173,7 +182,6 @@ _BUILD: dict[str, Callable[[Direction], Contraction]] = {
     "hessian_diagonal": lambda given: Diagonal(summed=False),
     "laplacian": lambda given: Diagonal(summed=True),
     "divergence": lambda given: Divergence(),
-    "eigenvalues": lambda given: Spectrum(),
 }
 
 

@@ -51,6 +51,7 @@ class Asked:
         form: Whether only the entries of a pattern are kept.
         direction: What jvp, vjp and hvp are taken along.
         structures: input, output or variable -> the tensors along it, where these are not flat.
+        masses: What weights the Hessian of eigenvalues.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -63,6 +64,7 @@ class Asked:
     form: Form = DENSE
     direction: Direction | None = None
     structures: Mapping[str, Structure] = field(default_factory=dict)
+    masses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Wanted:
         form: dense, sparse or auto: see `pipeline.autograd.formats.Form`.
         direction: What jvp, vjp and hvp are taken along; where every point has its own, it stands
             behind the point in the rows that are evaluated.
+        masses: What weights the Hessian of eigenvalues.
     """
 
     operators: tuple[str, ...]
@@ -85,6 +88,7 @@ class Wanted:
     symmetric: str = "full"
     form: str = "dense"
     direction: Direction | None = None
+    masses: tuple[float, ...] = ()
 
 
 def ask(function: BoundFunction, wanted: Wanted) -> Asked:
@@ -115,6 +119,7 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
         Form(wanted.form, given),
         wanted.direction,
         known,
+        wanted.masses,
     )
 
 
@@ -139,7 +144,7 @@ def resolve(
     packed = asked.symmetric == "packed"
     named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
     request = Request(asked.f, example, output_shape, (), asked.variable, packed)
-    operators = contract(named, asked.direction, request.n, output_shape)
+    operators = contract(named, asked.direction, request.n, output_shape, asked.masses)
     request = asking(request, operators)
     if request.orders:  # the value says where the function has none, whatever its derivative is
         request = replace(request, orders=tuple(sorted({0, *request.orders})))

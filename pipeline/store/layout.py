@@ -111,6 +111,7 @@ class Layout:
             then have dimensions `variable`, `variable_2`, … in place of `input`, `input_2`, …
         variable_names: Name of each variable, or empty.
         pattern: Entries that are stored of the highest derivatives; None for all.
+        masses: What weights the Hessian of the eigenvalues, one for each variable, or nothing.
     """
 
     n: int
@@ -127,6 +128,7 @@ class Layout:
     variable_names: Sequence[str] = ()
     directions: tuple[int, str] | None = None
     pattern: Pattern | None = None
+    masses: Sequence[float] = ()
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -176,6 +178,10 @@ class Layout:
             "long_name": form.words,
             "layout": "dense",
         }
+        if name == "eigenvalues" and self.masses:
+            attrs["long_name"] = "eigenvalues of M^-1/2 H M^-1/2 with M = diag(masses), ascending"
+            attrs["units"] = f"{attrs['units']} (mass)-1".removeprefix("1 ")
+            attrs["masses"] = np.asarray(self.masses, dtype="f8")
         if form.axes > 1:
             attrs["symmetric"] = " ".join(inputs)
         dtype, dims = np.dtype(self.dtype), ("point", *["output"] * len(outputs))
