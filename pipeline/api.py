@@ -240,7 +240,11 @@ def _storage(keywords: RunKeywords) -> Storage:
 
 
 def _masses(keywords: Keywords) -> tuple[float, ...]:
-    return tuple(map(float, keywords.get("masses", ())))
+    given = keywords.get("masses", ())
+    try:
+        return tuple(map(float, given))
+    except (TypeError, ValueError):
+        raise ConfigurationError([f"masses: expected a list of numbers, got {given!r}"]) from None
 
 
 def _plain(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:

@@ -84,6 +84,7 @@ def test_a_mass_of_a_group_is_that_of_its_inputs(tmp_path):
         ("eigenvalues", [1.0, -2.0], "expected positive numbers, got -2.0 at index 1"),
         ("eigenvalues", [float("nan")], "expected positive numbers, got nan at index 0"),
         ("eigenvalues", [1.0] * 3, "one for each of 4 variables, .* of as many, got 3"),
+        ("eigenvalues", 2.0, "expected a list of numbers, got 2.0"),
         ("hessian", [1.0], r"only hessian is asked for; leave masses out"),
     ],
 )

@@ -315,7 +315,7 @@ def spread(masses: Sequence[float], n: int) -> tuple[float, ...]:
 
     Args:
         masses: One for each variable, or one for each group of as many variables that follow each
-            other: 13 of the atoms of 39 coordinates x1, y1, z1, x2, ….
+            other: 13 for the 39 coordinates x1, y1, z1, x2, ….
         n: Number of variables.
 
     Returns:

@@ -142,8 +142,9 @@ def contract(
         )
     if faults:
         raise ConfigurationError(faults)
-    given, weights = direction or Direction(), spread(masses, n)
-    build = {**_BUILD, "eigenvalues": lambda _: Spectrum(weights)}
+    given, spectrum = direction or Direction(), Spectrum(spread(masses, n))
+    build: dict[str, Callable[[Direction], Contraction]]
+    build = {**_BUILD, "eigenvalues": lambda given: spectrum}
     return tuple(
         replace(operator, contraction=build[operator.name](given))
         if operator.name in CONTRACTED
