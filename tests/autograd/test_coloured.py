@@ -127,7 +127,7 @@ def test_dense_results_are_filled_from_few_directions(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mode"), [("chain", "fwd_over_rev"), ("arrowhead", "fwd_and_rev")]
+    ("name", "mode"), [("chain", "fwd_over_rev"), ("arrowhead", "fwd_and_rev"), ("burgers", "fwd")]
 )
 def test_compiled_directions_give_the_same(name, mode):
     request, points = request_of(name)

