@@ -11,6 +11,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from store.sealing import resealed
 from store.stored_runs import LAYOUT, write_run
 
 import pipeline
@@ -107,7 +108,7 @@ def test_other_readers_find_where_the_entries_lie(stored):
 @pytest.mark.parametrize("fault", ["order", "size"])
 def test_another_order_of_the_entries_is_refused(fault, tmp_path):
     write_run(tmp_path / "run", PACKED, kind="single")
-    with h5py.File(tmp_path / "run" / "result.h5", "r+") as file:
+    with resealed(tmp_path / "run" / "result.h5") as file:
         if fault == "order":
             file["packed_2"][1] = 3
         else:
