@@ -1,0 +1,70 @@
+"""Models of other packages as plugins, each against what its package says or finite differences."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from pipeline import open_results
+from pipeline.store.layout import STATUS
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(cli, tmp_path, name, *words):
+    """Run a job of examples/<name>.py; gives the points and the derivatives."""
+    done = cli(f"plugins=[{EXAMPLES / name}.py]", "grid=random", *words)
+    assert done.returncode == 0, done.stderr
+    (path,) = Path(tmp_path).glob("outputs/*/*/*/result.h5")
+    with open_results(path.parent) as results:
+        assert (results.status[:] == STATUS["ok"]).all()
+        kind = "hessian" if "job=hessian" in words else "jacobian"
+        return torch.tensor(results.x[:]), np.asarray(getattr(results, kind)[:])
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def central(f, x, step):
+    """Central differences of f at x (n,), the last dimension by input."""
+    moves = step * torch.eye(len(x), dtype=x.dtype)
+    return torch.stack([(f(x + move) - f(x - move)) / (2 * step) for move in moves], -1).numpy()
+
+
+def test_a_robot_arm(cli, tmp_path):
+    pytest.importorskip("pytorch_kinematics", reason="needs '.[examples]'")
+    x, J = run(cli, tmp_path, "arm", "job=jacobian", "function=ur5", "grid.count=20")
+    arm = load("arm").chain(torch.float64, torch.device("cpu"))
+    geometric = arm.jacobian(x).numpy()  # by cross products, no differentiation
+    np.testing.assert_allclose(J[:, :3], geometric[:, :3], atol=1e-12)
+    R = arm.forward_kinematics(x).get_matrix()[:, :3, :3].numpy()
+    spin = np.einsum("pijk,plj->pilk", J[:, 3:].reshape(-1, 3, 3, 6), R)  # R' R^T = [w] x
+    seen = np.stack([spin[:, 2, 1], spin[:, 0, 2], spin[:, 1, 0]], 1)
+    np.testing.assert_allclose(seen, geometric[:, 3:], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["Hartmann", "Levy"])
+def test_functions_of_botorch(cli, tmp_path, name):
+    pytest.importorskip("botorch", reason="needs '.[examples]'")
+    from botorch.test_functions import synthetic
+
+    problem = getattr(synthetic, name)()
+    words = ("job=hessian", f"function=botorch_{name.lower()}", "grid.count=5")
+    x, H = run(cli, tmp_path, "botorch_problems", *words)
+    lower, upper = problem.bounds.double()
+    assert ((lower <= x) & (x <= upper)).all()
+
+    def gradient(point):
+        point = point.clone().requires_grad_()
+        return torch.autograd.grad(problem.evaluate_true(point[None]).sum(), point)[0]
+
+    for point, hessian in zip(x, H, strict=True):
+        expected = central(gradient, point, 1e-5)
+        np.testing.assert_allclose(hessian, expected, atol=1e-6 * np.abs(expected).max())
