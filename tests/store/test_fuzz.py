@@ -15,6 +15,7 @@ import pipeline
 from pipeline import open_results
 from pipeline.store import result as result_module
 
+MANY = int(os.environ.get("FUZZ_FILES", "200"))
 PATIENCE = 5.0  # seconds without a word from the reader
 READER = """
 import io, resource, sys
@@ -142,9 +143,9 @@ def damaged_runs(run, victim, place, generator, count):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 25), pytest.param(1, 1000, marks=pytest.mark.slow)]
+    ("seed", "count"), [(0, 25), pytest.param(1, MANY, marks=pytest.mark.slow)]
 )
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1800)
 def test_a_damaged_file_is_right_or_refused_or_found(runs, tmp_path, kind, seed, count):
     generator = random.Random(f"{kind} {seed}")
     with open_results(runs[kind]) as stored:
