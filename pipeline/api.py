@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.module_function import as_function
 from pipeline.autograd.planner import Asked, Wanted, ask, check_options, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
-from pipeline.autograd.variable import Wrt
 from pipeline.directions import direction_of
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.evaluation import Evaluation
@@ -28,45 +27,25 @@ from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed, rows_of
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options, Storage, Workers
+from pipeline.job import Job, Options
+from pipeline.keywords import (
+    Keywords,
+    RunKeywords,
+    masses,
+    operator_names,
+    plain,
+    plugin_files,
+    storage,
+    workers,
+)
 from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
-from pipeline.store.compression import resolve_storage
 from pipeline.store.reader import Results, open_results
 from pipeline.structure import Structure
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
-
-
-class Keywords(TypedDict, total=False):
-    """Keywords that the three verbs share; see `pipeline.job.Options` for their meaning."""
-
-    order: int | None
-    parameters: Mapping[str, Any]
-    wrt: Wrt | None
-    outputs: Wrt | None
-    masses: Sequence[float]
-    plugins: str | Path | Sequence[str | Path]
-    dtype: str | torch.dtype | None
-    device: str | torch.device | None
-    route: str
-    mode: str
-    batch: int | None
-    chunk: int | None
-    memory: int | None
-    on_disagreement: str
-    on_point_error: str
-    symmetric: str
-    format: str
-    directions: Any
-
-
-class RunKeywords(Keywords, total=False):
-    """Further keywords of `run`; see `pipeline.job.Storage` for their meaning."""
-
-    store: Mapping[str, Any]
 
 
 def prepare(
@@ -199,7 +178,7 @@ def run(
     Returns:
         The results, opened.
     """
-    names = _names(operators)
+    names = operator_names(operators)
     bound, grid, options = _bind(function, points, keywords, stored=True)
     job = Job(
         name="_".join(names),
@@ -207,52 +186,19 @@ def run(
         order=keywords.get("order"),
         function=bound.function.name,
         parameters=bound.parameters,
-        wrt=_plain(keywords.get("wrt")),
-        outputs=_plain(keywords.get("outputs")),
-        masses=_masses(keywords),
-        plugins=_plugins(keywords),
+        wrt=plain(keywords.get("wrt")),
+        outputs=plain(keywords.get("outputs")),
+        masses=masses(keywords),
+        plugins=plugin_files(keywords),
         options=options,
         output_dir=Path(output_dir),
         shard_rows=shard_rows,
-        executor=_workers(executor),
-        storage=_storage(keywords),
+        executor=workers(executor),
+        storage=storage(keywords),
     )
     registry = build_registry(job.plugins)
     where = _directed(grid, keywords)
     return open_results(run_job(job, bound, where, registry.hook).path)
-
-
-def _plugins(keywords: Keywords) -> tuple[str, ...]:
-    given = keywords.get("plugins", ())
-    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
-
-
-def _workers(executor: str | Mapping[str, Any]) -> Workers:
-    options: dict[str, Any] = {"name": executor} if isinstance(executor, str) else dict(executor)
-    return Workers(options.pop("name", "none"), options.pop("retries", 2), options)
-
-
-def _storage(keywords: RunKeywords) -> Storage:
-    given = keywords.get("store", {})
-    if "symmetric" in keywords:
-        given = {**given, "symmetric": keywords["symmetric"]}
-    return resolve_storage(given)
-
-
-def _masses(keywords: Keywords) -> tuple[float, ...]:
-    given = keywords.get("masses", ())
-    try:
-        return tuple(map(float, given))
-    except (TypeError, ValueError):
-        raise ConfigurationError([f"masses: expected a list of numbers, got {given!r}"]) from None
-
-
-def _plain(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
-    return given if given is None or isinstance(given, str | int) else tuple(given)
-
-
-def _names(operators: str | Sequence[str]) -> tuple[str, ...]:
-    return (operators,) if isinstance(operators, str) else tuple(operators)
 
 
 def _ask(
@@ -261,13 +207,13 @@ def _ask(
     bound, grid, options = _bind(function, points, keywords)
     grid = _directed(grid, keywords)
     wanted = Wanted(
-        _names(operators),
+        operator_names(operators),
         keywords.get("order"),
         keywords.get("wrt"),
         keywords.get("symmetric", "full"),
         keywords.get("format", "dense"),
         direction_of(grid),
-        _masses(keywords),
+        masses(keywords),
     )
     asked = ask(bound, wanted)
     if faults := asked.form.faults():
@@ -316,7 +262,7 @@ def _bound(
     stored: bool,
 ) -> BoundFunction:
     if isinstance(function, str):
-        function, loadable = build_registry(_plugins(keywords)).function(function), True
+        function, loadable = build_registry(plugin_files(keywords)).function(function), True
     else:
         loadable = False
     given = keywords.get("parameters", {})

@@ -1,0 +1,82 @@
+"""Keywords of the Python door: their types, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from pipeline.autograd.variable import Wrt
+from pipeline.errors import ConfigurationError
+from pipeline.job import Storage, Workers
+from pipeline.store.compression import resolve_storage
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords that the three verbs share; see `pipeline.job.Options` for their meaning."""
+
+    order: int | None
+    parameters: Mapping[str, Any]
+    wrt: Wrt | None
+    outputs: Wrt | None
+    masses: Sequence[float]
+    plugins: str | Path | Sequence[str | Path]
+    dtype: str | torch.dtype | None
+    device: str | torch.device | None
+    route: str
+    mode: str
+    batch: int | None
+    chunk: int | None
+    memory: int | None
+    on_disagreement: str
+    on_point_error: str
+    symmetric: str
+    format: str
+    directions: Any
+
+
+class RunKeywords(Keywords, total=False):
+    """Further keywords of `run`; see `pipeline.job.Storage` for their meaning."""
+
+    store: Mapping[str, Any]
+
+
+def plugin_files(keywords: Keywords) -> tuple[str, ...]:
+    """The user's own plugin files, as texts."""
+    given = keywords.get("plugins", ())
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
+
+
+def workers(executor: str | Mapping[str, Any]) -> Workers:
+    """Who computes, from a name or a mapping with options."""
+    options: dict[str, Any] = {"name": executor} if isinstance(executor, str) else dict(executor)
+    return Workers(options.pop("name", "none"), options.pop("retries", 2), options)
+
+
+def storage(keywords: RunKeywords) -> Storage:
+    """How results lie on disk."""
+    given = keywords.get("store", {})
+    if "symmetric" in keywords:
+        given = {**given, "symmetric": keywords["symmetric"]}
+    return resolve_storage(given)
+
+
+def masses(keywords: Keywords) -> tuple[float, ...]:
+    """Masses of eigenvalues."""
+    given = keywords.get("masses", ())
+    try:
+        return tuple(map(float, given))
+    except (TypeError, ValueError):
+        raise ConfigurationError([f"masses: expected a list of numbers, got {given!r}"]) from None
+
+
+def plain(given: Wrt | None) -> str | int | tuple[str | int, ...] | None:
+    """What wrt= and outputs= name, hashable."""
+    return given if given is None or isinstance(given, str | int) else tuple(given)
+
+
+def operator_names(operators: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of operators, one or several."""
+    return (operators,) if isinstance(operators, str) else tuple(operators)
