@@ -73,7 +73,7 @@ def test_a_job_that_fails_leaves_the_others_alone(cli, tmp_path):
 def test_what_cannot_be_composed_or_found_is_said_before_anything_runs(cli, tmp_path):
     done = cli("-m", "job=gradient,gradeint", "grid.count=3")
     assert done.returncode == 1
-    assert "error: In 'config': Could not find 'job/gradeint'" in done.stderr
+    assert "error: job=gradeint is unknown. Did you mean 'gradient'?" in done.stderr
     assert not list(tmp_path.rglob("result.h5"))
     done = cli("-m", "function=rosenbrock,rosenbrok", "grid.count=3", "job=gradient")
     assert done.returncode == 1
