@@ -221,7 +221,8 @@ def test_workers_end_with_their_parent(fatal, tmp_path, number):
             "executor=local", "executor.workers=2",
         ],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        # a job in the background ignores SIGINT, and its children would too
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not list(tmp_path.rglob("shard-*.h5")):
         assert process.poll() is None
