@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5t
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
 from pipeline.store.layout import Dataset
 from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
 from pipeline.store.seal import require_seal
@@ -100,7 +100,7 @@ class Part:
             stored.read_direct(block, np.s_[low : low + rows])
         except HDF5_ERRORS as error:
             raise StoreError(
-                f"{self.path}: {dataset.name} cannot be read: {error}; "
+                f"{self.path}: {dataset.name} cannot be read: {one_line(error)}; "
                 "remove the file and run the same command again"
             ) from error
         if not whole:
@@ -121,7 +121,7 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
             return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
     except HDF5_ERRORS as error:
         raise StoreError(
-            f"{path} cannot be read: {error}; remove it and run the same command again"
+            f"{path} cannot be read: {one_line(error)}; remove it and run the same command again"
         ) from error
 
 
@@ -143,7 +143,7 @@ def content_of(path: Path) -> Content:
             return read_content(file)
     except HDF5_ERRORS as error:
         raise StoreError(
-            f"{path} cannot be read: {error}; remove it and run the same command again"
+            f"{path} cannot be read: {one_line(error)}; remove it and run the same command again"
         ) from error
 
 

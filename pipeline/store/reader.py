@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 from h5py import h5d, h5l
 
-from pipeline.errors import MissingShardsError, StoreError
+from pipeline.errors import MissingShardsError, StoreError, one_line
 from pipeline.store.header import Header, read_header
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import HDF5_ERRORS, Content, Part, read_content
@@ -150,7 +150,7 @@ def _header(file: h5py.File, path: Path) -> Header:
     try:
         return read_header(file)
     except HDF5_ERRORS as error:
-        raise StoreError(f"{path} cannot be read: {error}; it is not complete") from error
+        raise StoreError(f"{path} cannot be read: {one_line(error)}; it is not complete") from error
 
 
 def _planned_points(path: Path) -> int:
