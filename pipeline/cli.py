@@ -77,16 +77,15 @@ def task(cfg: DictConfig) -> float:
         As `execute`.
 
     Raises:
-        PipelineError: In a sweep, whose launcher takes this job as failed and goes on.
+        PipelineError: The job failed, as Hydra's callbacks are told; a sweep goes on.
         OmegaConfBaseException: Likewise, of a value that refers to nothing.
     """
     try:
         return execute(cfg)
     except (PipelineError, OmegaConfBaseException) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        STOPPED.append(error)  # `main` says it: Hydra would say it in its own way
-        return float("nan")
+        if HydraConfig.get().mode == RunMode.RUN:
+            STOPPED.append(error)  # `main` says it: `pipeline.launch.Hush` keeps Hydra from it
+        raise
 
 
 def _foretell(job: Job, function: BoundFunction, grid: Grid) -> None:

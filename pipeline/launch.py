@@ -12,13 +12,16 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, run_job, setup_globals
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ExecutorError, PipelineError
 from pipeline.sweep import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
@@ -92,6 +95,16 @@ class Quiet(JobReturn):
         self._return_value = value
 
 
+class Hush(Callback):
+    """The last callback of a single run: it leaves an error whose words are ours to the command line."""
+
+    def on_run_end(self, config: DictConfig, **others: Any) -> None:
+        """Keep Hydra from printing what failed, once every callback has been told."""
+        done: JobReturn = others["job_return"]
+        if isinstance(done._return_value, PipelineError | OmegaConfBaseException):
+            done.__class__ = Quiet
+
+
 class SweepLauncher(Launcher):
     """Runs what is missing of a sweep; a run that is complete is known by its identity.
 
@@ -122,7 +135,7 @@ class SweepLauncher(Launcher):
         setup_globals()
         jobs = [self._compose(words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
         sweep = sweep_in(Path(str(self.config.hydra.sweep.dir)))
-        known = recall(jobs)
+        known = [self._announced(job, done) for job, done in recall(jobs)]
         returns = {job.row.job: done for job, done in known if done is not None}
         missing = [job for job, done in known if done is None]
         sweep.put([_told(job, done, COMPLETE) for job, done in known if done is not None])
@@ -138,6 +151,15 @@ class SweepLauncher(Launcher):
     @abstractmethod
     def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
         """Run jobs, and give each with what it returned as soon as it ends."""
+
+    def _announced(
+        self, job: Composed, done: JobReturn | None
+    ) -> tuple[Composed, JobReturn | None]:
+        """Let a job that is refused fail here and now, as Hydra's callbacks expect."""
+        if done is None or done.status == JobStatus.COMPLETED:
+            return job, done
+        refuse = partial(_refuse, done._return_value)
+        return job, Call(refuse, self.hydra_context)(job.config)
 
     def _compose(self, words: Sequence[str], number: int) -> Composed:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
@@ -204,6 +226,10 @@ def _outcome(future: Future, job: Composed) -> JobReturn:
     except Exception as error:  # each engine has its own errors for a process that is gone
         return _failed(job, _Lost(str(error)))
     return done
+
+
+def _refuse(error: Exception, config: DictConfig) -> NoReturn:
+    raise error
 
 
 class _Lost(Exception):  # noqa: N818 - it is what happened to the job

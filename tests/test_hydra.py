@@ -44,7 +44,10 @@ class Tell(Callback):
         self.word = word
 
     def on_job_end(self, config, job_return, **keywords):
-        print(self.word, config.function, job_return.status.name, job_return.return_value)
+        print(self.word, config.function, job_return.status.name, repr(job_return._return_value))
+
+    def on_run_end(self, config, job_return, **keywords):
+        print("run", job_return.status.name)
 """
 
 
@@ -88,7 +91,17 @@ def test_callbacks_of_hydra_are_called(cli, tmp_path):
     words = ("+hydra.callbacks.tell._target_=telling.Tell", "+hydra.callbacks.tell.word=ended")
     done = cli(*words, "function=beale", "grid.count=3")
     assert done.returncode == 0, done.stderr
-    assert "ended beale COMPLETED 0.0" in done.stdout
+    assert "ended beale COMPLETED 0.0\nrun COMPLETED" in done.stdout
+    failed = cli(*words, "function=beal")
+    assert failed.returncode == 1
+    assert "ended beal FAILED ConfigurationError(" in failed.stdout
+    assert "run FAILED" in failed.stdout
+    assert failed.stderr.count("\n") == 2, "the message, and how to see the traceback"
+    assert failed.stderr.startswith("error: function 'beal' is unknown")
+    swept = cli("-m", *words, "function=beale,beal", "grid.count=3")
+    assert swept.returncode == 1
+    assert "ended beal FAILED ConfigurationError(" in swept.stdout
+    assert "1 complete already, 1 failed" in swept.stdout
 
 
 def test_importing_changes_no_logging_and_evaluating_says_nothing(tmp_path):
