@@ -122,6 +122,7 @@ def test_the_plugin_that_is_begun_passes_at_once(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "my_function.py").read_text() == before
 
 
+@pytest.mark.slow
 def test_it_runs_and_its_test_passes(tmp_path, cli, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "my_function.py"]) == 0

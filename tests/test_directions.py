@@ -139,6 +139,7 @@ def test_a_run_keeps_its_directions(given, tmp_path):
         assert other.path.parent != path.parent
 
 
+@pytest.mark.slow
 def test_the_command_line(cli, tmp_path):
     words = ("grid=sobol", "grid.count=32", "grid.n=3", "function=ackley", "output_dir=o")
     done = cli("job=hvp", *words, "directions=random")

@@ -62,6 +62,7 @@ def test_what_has_to_be_installed_is_said(package, tmp_path, monkeypatch):
         build_executor(name, {}, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_per_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
     executor = build_executor("local", {}, tmp_path)

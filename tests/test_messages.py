@@ -177,7 +177,7 @@ PROVOKED = {
     ),
     "axes": (
         GridError, "grid.count makes about .* at most .* can be numbered; give fewer points per axis",
-        lambda: build_linspace(Space(10**6), count=101),
+        lambda: build_linspace(Space(10**5), count=101),
     ),
     "sizes": (
         GridError, "grid.lower has 3 entries but the function takes n = 2 inputs; give 2 entries",

@@ -93,6 +93,7 @@ def test_masses_that_are_none(operators, masses, message):
         pipeline.evaluate(energy, POINTS, operators, masses=masses)
 
 
+@pytest.mark.slow
 def test_masses_on_the_command_line(cli, tmp_path):
     words = ("job=modes", "function=rosenbrock", "grid=random", "grid.count=3", "grid.n=2")
     done = cli(*words, "masses=[4,9]")

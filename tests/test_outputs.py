@@ -103,6 +103,7 @@ def test_structure_of_whole_tensors():
     assert Chosen((4, 3), 5).structure(outputs) is None
 
 
+@pytest.mark.slow
 def test_on_the_command_line(cli, tmp_path):
     (tmp_path / "named.py").write_text(
         "import torch\nfrom pipeline import Function, hookimpl\n\n"

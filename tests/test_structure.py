@@ -109,6 +109,7 @@ def test_a_module_takes_tensors_by_keyword():
     )
 
 
+@pytest.mark.slow
 def test_a_plugin_states_its_shapes(cli, tmp_path):
     (tmp_path / "cluster.py").write_text(
         "from pipeline import Function, hookimpl\n\n"

@@ -334,6 +334,7 @@ def test_points_that_are_not_finite_come_from_reverse_mode():
     assert [len(level) for level in evaluate(points[:0])] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_kernel_is_taken_from_the_cache_by_another_process(tmp_path):
     code = """
 import torch

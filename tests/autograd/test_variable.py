@@ -203,6 +203,7 @@ def test_what_is_stored_says_what_was_differentiated(tmp_path):
         assert not pipeline.verify(some.path, function=coupled).faults
 
 
+@pytest.mark.slow
 def test_on_the_command_line(cli, tmp_path):
     (tmp_path / "held.py").write_text(
         "import torch\nfrom pipeline import Function, hookimpl\n\n"

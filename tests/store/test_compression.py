@@ -100,6 +100,7 @@ def test_without_the_package_zstd_is_refused(tmp_path, monkeypatch):
         open_results(path)
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_it(cli, tmp_path):
     done = cli("job=hessian", "grid.count=20", "store=compact")
     assert done.returncode == 0, done.stderr

@@ -147,6 +147,7 @@ def test_a_run_from_shard_to_verification(tmp_path):
         assert same.path == plain  # nothing in it is symmetric
 
 
+@pytest.mark.slow
 def test_the_command_line(cli, tmp_path):
     done = cli("job=hessian", "grid.count=4", "store.symmetric=packed", "output_dir=o")
     assert done.returncode == 0, done.stderr
