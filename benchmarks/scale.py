@@ -20,8 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.store.evidence import gather
-from pipeline.store.integrity import require_own_shards
+from pipeline.store import result
 from pipeline.store.layout import Layout
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
@@ -89,15 +88,17 @@ def shards(place: Path, count: int) -> None:
         "write them (of one point, synced)",
         lambda: [write(directory, layout, i) for i in range(count)],
     )
-    paths = [directory.shard(index) for index in range(count)]
     ranges = shard_ranges(count, 1)
-    timed("end of a run: are they its own", lambda: require_own_shards(directory, "scale", ranges))
-    timed("end of a run: gather their evidence", lambda: gather(paths))
     attrs = {"run_id": "scale", "start": 0, "stop": count, "created": "", "history": ""}
-    import pipeline.store.result as result
 
+    def end() -> None:
+        assemble(directory, layout, ranges, attrs)
+
+    timed("end of a run, its rows copied into the result", end)
+    directory.result.unlink()
     result.SMALL = 0  # a virtual result, as it is at scale
-    timed("end of a run: all of it", lambda: assemble(directory.result, layout, paths, attrs))
+    timed("end of a run, its result virtual", end)
+    timed("recognise the shards that exist", directory.finished_shards)
     timed("open the result", lambda: open_results(directory.result).close())
 
     def ended() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.display import spell_bytes
-from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import STATUS
+from pipeline.store.own_shard import CIRCUMSTANCES
 from pipeline.store.reader import Results
 from pipeline.store.trust import readable
 

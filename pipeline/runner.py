@@ -17,7 +17,6 @@ from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
 from pipeline.plan import Work
-from pipeline.store.integrity import require_own_shards
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
 
@@ -50,10 +49,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     compute = distribute if job.executor.name != "none" else execute
     with _logged(work.directory.path / "pipeline.log"), _told_what_is_safe(work):
         plan, computed = compute(work, plan, hook)
-        require_own_shards(work.directory, plan.run_id, plan.ranges)
-        shards = [work.directory.shard(index) for index in range(len(plan.ranges))]
         layout = work.keeping(plan).layout
-        assemble(work.directory.result, layout, shards, work.attrs(0, len(grid)))
+        assemble(work.directory, layout, plan.ranges, work.attrs(0, len(grid)))
         work.directory.tidy()
         summary = _summarise(work, computed, began)
         notify(hook.pipeline_run_finished, run=run_info(work, plan), summary=summary)

@@ -8,49 +8,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from pipeline.store.layout import STATUS, read_group
+from pipeline.store.own_shard import CIRCUMSTANCES, Account
 from pipeline.store.trust import open_checked
 
-CIRCUMSTANCES = ("host", "slurm_job_id", "device", "torch", "threads", "git_commit")
 Record = Mapping[str, Any]
 
 
-def gather(shards: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Read the groups of all shards and merge them.
+def gather(accounts: Sequence[Account], first: Path) -> dict[str, dict[str, Any]]:
+    """Merge what the shards of a run say of themselves.
 
     Args:
-        shards: Files of one run, in order.
+        accounts: Of each shard, in order.
+        first: The file of the first one, which speaks for the others in all that is the same.
 
     Returns:
         The groups provenance, certificate and grid, as a result holds them.
     """
-    provenances, certificates = [], []
-    counts: Counter[int] = Counter()
-    for shard in shards:
-        with open_checked(shard) as file:
-            counts.update(_tally(file))
-            provenances.append(read_group(file, "provenance", SHARD_PROVENANCE))
-            certificates.append(read_group(file, "certificate", SHARD_CERTIFICATE))
-    with open_checked(shards[0]) as file:
-        first = {name: read_group(file, name) for name in ("provenance", "certificate", "grid")}
+    with open_checked(first) as file:
+        groups = {name: read_group(file, name) for name in ("provenance", "certificate", "grid")}
+    provenance = merge_provenance([account.provenance for account in accounts])
+    certificate = merge_certificates([account.certificate for account in accounts])
     return {
-        **first,
-        "provenance": first["provenance"] | merge_provenance(provenances) | _named(counts),
-        "certificate": first["certificate"] | merge_certificates(certificates),
+        **groups,
+        "provenance": groups["provenance"] | provenance | _named(accounts),
+        "certificate": groups["certificate"] | certificate,
     }
 
 
-def _tally(file: h5py.File) -> dict[int, int]:
-    values, counts = np.unique(file["status"][()], return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _named(counts: Mapping[int, int]) -> dict[str, str]:
+def _named(accounts: Sequence[Account]) -> dict[str, str]:
     """Points of each status: so that nobody has to open every shard to say how a run has ended."""
-    return {"counts_json": json.dumps({name: counts.get(code, 0) for name, code in STATUS.items()})}
+    counts = {name: sum(account.counts[name] for account in accounts) for name in STATUS}
+    return {"counts_json": json.dumps(counts)}
 
 
 def merge_provenance(records: Sequence[Record]) -> dict[str, Any]:
@@ -99,7 +88,3 @@ def merge_certificates(records: Sequence[Record]) -> dict[str, Any]:
         "rows_error": json.dumps(worst),
         "disagreements": json.dumps(list(disagreements)),
     }
-
-
-SHARD_PROVENANCE = (*CIRCUMSTANCES, "started", "finished", "failures_json")
-SHARD_CERTIFICATE = ("rows_checked", "rows_error", "disagreements")

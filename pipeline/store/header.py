@@ -50,7 +50,7 @@ def read_header(file: h5py.File) -> Header:
     Returns:
         Its header.
     """
-    content = read_content(file)
+    content = read_content(file.id)
     rows = content.stop - content.start
     stored = {name: file[name] for name in file}
     datasets = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 import h5py
@@ -12,9 +10,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.layout import read_group
-from pipeline.store.part import content_of
 from pipeline.store.reader import Results
-from pipeline.store.run_directory import RunDirectory
 from pipeline.store.trust import open_checked, readable
 
 BLOCK = 16 << 20  # bytes read at a time
@@ -57,30 +53,6 @@ def check_file(path: Path, edited: bool = False) -> list[str]:
     except StoreError as error:
         faults.append(f"{path.name} cannot be read: {error}")
     return faults
-
-
-def require_own_shards(
-    directory: RunDirectory, run_id: str, ranges: Sequence[tuple[int, int]]
-) -> None:
-    """Refuse shards that are there but belong to another plan: by name alone they would count.
-
-    Args:
-        directory: Of the run.
-        run_id: Of the run.
-        ranges: start, stop of every shard.
-
-    Raises:
-        StoreError: A shard holds other points, or those of another run, or cannot be read.
-    """
-    for index in sorted(directory.finished_shards()):
-        path = directory.shard(index)
-        expected = (run_id, *ranges[index]) if index < len(ranges) else None
-        found = astuple(content_of(path))
-        if found != expected:
-            raise StoreError(
-                f"{path} is in the way: expected run id, start, stop {expected}, got {found}; "
-                "remove it and run the same command again"
-            )
 
 
 def _checksum(dataset: h5py.Dataset) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5t
+from h5py import h5a, h5d, h5g, h5l, h5t
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
@@ -111,7 +111,7 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
     """Check all that is used of a file when values are read as they lie: no other object is touched."""
     try:
         with h5py.File(path, "r") as file:
-            found = content if known.offsets else read_content(file)
+            found = content if known.offsets else read_content(file.id)
             if found != content:
                 raise StoreError(
                     f"{path} is not the part that belongs here: expected {content}, got {found}; "
@@ -140,18 +140,18 @@ def content_of(path: Path) -> Content:
     try:
         require_seal(path)
         with h5py.File(path, "r") as file:
-            return read_content(file)
+            return read_content(file.id)
     except HDF5_ERRORS as error:
         raise StoreError(
             f"{path} cannot be read: {one_line(error)}; remove it and run the same command again"
         ) from error
 
 
-def read_content(file: h5py.File) -> Content:
+def read_content(file: h5g.GroupID) -> Content:
     """Read which points a file holds, of which run.
 
     Args:
-        file: An open file.
+        file: An open file, by its identifier.
 
     Returns:
         What its root attributes say.
@@ -163,9 +163,9 @@ def read_content(file: h5py.File) -> Content:
     )
 
 
-def _attribute(file: h5py.File, name: str) -> Any:
+def _attribute(file: h5g.GroupID, name: str) -> Any:
     # a third of the time that file.attrs takes, and there may be thousands of files
-    attribute = h5a.open(file.id, name.encode())
+    attribute = h5a.open(file, name.encode())
     if attribute.shape != ():
         raise ValueError(f"attribute {name!r} is no single value")
     value = np.empty((), attribute.dtype)
@@ -176,23 +176,56 @@ def _attribute(file: h5py.File, name: str) -> Any:
 
 def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset) -> int | None:
     """Where the values lie, or None where only HDF5 can read them."""
-    if file.id.links.get_info(dataset.name.encode()).type != h5l.TYPE_HARD:
-        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
-    stored = h5d.open(file.id, dataset.name.encode())
-    found, expected = (stored.dtype, stored.shape), (dataset.dtype, (rows, *dataset.shape))
-    if found != expected:
-        raise StoreError(
-            f"{path}: {dataset.name} has to be {expected[0]} {expected[1]}, got {found[0]} {found[1]}; "
-            "remove it and run the same command again"
-        )
-    storage = stored.get_create_plist()
-    if storage.get_external_count() or storage.get_layout() == h5d.VIRTUAL:
-        raise StoreError(f"{path}: {dataset.name!r} refers to another file; it is not read")
+    stored = own_dataset(file.id, path, dataset.name)
+    require_rows(stored, path, rows, dataset)
     plain = (
-        storage.get_layout() == h5d.CONTIGUOUS
+        stored.get_create_plist().get_layout() == h5d.CONTIGUOUS
         and stored.get_space_status() == h5d.SPACE_STATUS_ALLOCATED
         and stored.get_type().equal(h5t.py_create(dataset.dtype))
         and stored.get_storage_size() == rows * dataset.row_bytes
         and hasattr(os, "preadv")
     )
     return stored.get_offset() if plain else None
+
+
+def own_dataset(group: h5g.GroupID, path: Path, name: str) -> h5d.DatasetID:
+    """Open a dataset that lies in its own file, and look at no other object.
+
+    Args:
+        group: Of an open file.
+        path: The file.
+        name: Of the dataset.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        StoreError: It is, or its values are, in another file.
+    """
+    if group.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+        raise StoreError(f"{path}: {name!r} refers to another file; it is not read")
+    stored = h5d.open(group, name.encode())
+    storage = stored.get_create_plist()
+    if storage.get_external_count() or storage.get_layout() == h5d.VIRTUAL:
+        raise StoreError(f"{path}: {name!r} refers to another file; it is not read")
+    return stored
+
+
+def require_rows(stored: h5d.DatasetID, path: Path, rows: int, dataset: Dataset) -> None:
+    """Refuse a dataset of another shape or type.
+
+    Args:
+        stored: What was found.
+        path: Its file.
+        rows: Its length.
+        dataset: What a row has to be.
+
+    Raises:
+        StoreError: It does not fit.
+    """
+    found, expected = (stored.dtype, stored.shape), (dataset.dtype, (rows, *dataset.shape))
+    if found != expected:
+        raise StoreError(
+            f"{path}: {dataset.name} has to be {expected[0]} {expected[1]}, got {found[0]} {found[1]}; "
+            "remove it and run the same command again"
+        )

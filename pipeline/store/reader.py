@@ -81,7 +81,7 @@ def _virtual(path: Path) -> _Whole | None:
             stored = h5d.open(file.id, b"status")
             if stored.get_create_plist().get_layout() != h5d.VIRTUAL:
                 return None
-            return _Whole(dict(file.attrs), read_content(file))
+            return _Whole(dict(file.attrs), read_content(file.id))
     except HDF5_ERRORS:
         return None  # the checks say what is wrong with it
 

@@ -6,8 +6,8 @@ import numpy as np
 from store.sealing import resealed
 
 from pipeline.store import result as result_module
-from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import SCHEMA, Layout, describe_dataset
+from pipeline.store.own_shard import CIRCUMSTANCES
 from pipeline.store.result import assemble
 from pipeline.store.run_directory import RunDirectory, shard_ranges
 from pipeline.store.shard import new_shard
@@ -71,8 +71,7 @@ def write_run(
     if kind != "unfinished":
         small, result_module.SMALL = result_module.SMALL, 1 << 40 if kind == "single" else 0
         try:
-            shards = [directory.shard(index) for index in range(len(ranges))]
-            assemble(directory.result, layout, shards, attrs(0, points))
+            assemble(directory, layout, ranges, attrs(0, points))
         finally:
             result_module.SMALL = small
     return whole

@@ -2,7 +2,8 @@
 
 import json
 
-from pipeline.store.evidence import CIRCUMSTANCES, merge_certificates, merge_provenance
+from pipeline.store.evidence import merge_certificates, merge_provenance
+from pipeline.store.own_shard import CIRCUMSTANCES
 
 
 def provenance(host, started, failures):

@@ -13,8 +13,8 @@ import xarray
 from pipeline.errors import StoreError
 from pipeline.store import result as result_module
 from pipeline.store.commit import committed, remove_stale
-from pipeline.store.evidence import CIRCUMSTANCES
 from pipeline.store.layout import SCHEMA, Layout
+from pipeline.store.own_shard import CIRCUMSTANCES
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
 from pipeline.store.run_directory import RunDirectory, shard_ranges
@@ -77,8 +77,7 @@ def run_directory(tmp_path):
 def finished(run_directory, request, monkeypatch):
     if request.param == "virtual":
         monkeypatch.setattr(result_module, "SMALL", 0)
-    paths = [run_directory.shard(index) for index in range(3)]
-    assemble(run_directory.result, LAYOUT, paths, attrs(0, 10))
+    assemble(run_directory, LAYOUT, shard_ranges(10, 4), attrs(0, 10))
     with h5py.File(run_directory.result) as file:
         assert file["hessian"].is_virtual == (request.param == "virtual")
     return run_directory
@@ -172,7 +171,7 @@ def test_an_unfinished_run_can_be_read(run_directory):
 
 def test_a_missing_shard_of_a_virtual_result_is_said_loudly(run_directory, monkeypatch):
     monkeypatch.setattr(result_module, "SMALL", 0)
-    assemble(run_directory.result, LAYOUT, [run_directory.shard(i) for i in range(3)], attrs(0, 10))
+    assemble(run_directory, LAYOUT, shard_ranges(10, 4), attrs(0, 10))
     run_directory.shard(2).unlink()
     with pytest.raises(StoreError, match=r"1 of 3 are missing \(shard-00002.h5"):
         open_results(run_directory.path)

@@ -1,0 +1,182 @@
+"""Reads a shard of the run that is put together: one look, at nothing but what is used of it.
+
+A run may have 10⁵ shards, so that every object that is opened counts. The seal is checked first, and
+whatever is read is made sure to lie in the file itself; no other object is touched. Files that
+anybody opens later are looked at as a whole, by `pipeline.store.trust`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import h5py
+import numpy as np
+from h5py import h5d, h5f, h5g, h5l, h5s
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError, one_line
+from pipeline.store.compression import has_zstd
+from pipeline.store.layout import STATUS, Dataset
+from pipeline.store.part import HDF5_ERRORS, Content, own_dataset, read_content, require_rows
+from pipeline.store.seal import require_seal
+
+CIRCUMSTANCES = ("host", "slurm_job_id", "device", "torch", "threads", "git_commit")
+PROVENANCE = (*CIRCUMSTANCES, "started", "finished", "failures_json")
+CERTIFICATE = ("rows_checked", "rows_error", "disagreements")
+REMEDY = "remove it and run the same command again"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a shard says of itself.
+
+    Attributes:
+        counts: Name of a status -> points that have it.
+        provenance: The entries of `PROVENANCE`.
+        certificate: The entries of `CERTIFICATE`.
+    """
+
+    counts: Mapping[str, int]
+    provenance: Mapping[str, Any]
+    certificate: Mapping[str, Any]
+
+
+@final
+class OwnShard:
+    """A shard that is open, and holds the points that it should.
+
+    Args:
+        file: As HDF5 sees it.
+        path: Where it is.
+        points: Number of its rows.
+    """
+
+    def __init__(self, file: h5f.FileID, path: Path, points: int) -> None:
+        self._file, self._path, self._points = file, path, points
+
+    def require(self, datasets: Sequence[Dataset]) -> None:
+        """Refuse a shard that lacks a dataset, or has it in another form: a mapping would show fill values.
+
+        Args:
+            datasets: What the result will hold.
+
+        Raises:
+            StoreError: One does not fit.
+        """
+        for dataset in datasets:
+            self._stored(dataset)
+
+    def rows(self, dataset: Dataset) -> NDArray[Any]:
+        """Read all rows of a dataset, and compare them with their checksum.
+
+        Args:
+            dataset: Which.
+
+        Returns:
+            (B, …).
+
+        Raises:
+            StoreError: They are not those that were written.
+        """
+        rows = self._read(dataset)
+        expected = self._entries("checksums", [dataset.name])[dataset.name]
+        seen = f"crc32:{zlib.crc32(rows.data):08x}"
+        if seen != expected:
+            raise StoreError(
+                f"{self._path}: {dataset.name} has changed: expected {expected}, got {seen}; {REMEDY}"
+            )
+        return rows
+
+    def account(self, status: Dataset) -> Account:
+        """Read what it says of itself.
+
+        Args:
+            status: The dataset with the status of each point.
+
+        Returns:
+            Its account.
+        """
+        codes = self._read(status)
+        return Account(
+            {name: int(np.count_nonzero(codes == code)) for name, code in STATUS.items()},
+            self._entries("provenance", PROVENANCE),
+            self._entries("certificate", CERTIFICATE),
+        )
+
+    def _stored(self, dataset: Dataset) -> h5d.DatasetID:
+        stored = own_dataset(self._file, self._path, dataset.name)
+        require_rows(stored, self._path, self._points, dataset)
+        return stored
+
+    def _read(self, dataset: Dataset) -> NDArray[Any]:
+        stored = self._stored(dataset)
+        if stored.get_create_plist().get_nfilters():
+            has_zstd()  # HDF5 has to be taught in each process; what fails without it says so
+        rows = np.empty((self._points, *dataset.shape), dataset.dtype)
+        stored.read(h5s.ALL, h5s.ALL, rows)
+        return rows
+
+    def _entries(self, group: str, names: Sequence[str]) -> dict[str, Any]:
+        if self._file.links.get_info(group.encode()).type != h5l.TYPE_HARD:
+            raise StoreError(f"{self._path}: {group!r} refers to another file; it is not read")
+        held = h5g.open(self._file, group.encode())
+        return {name: _value(own_dataset(held, self._path, name), name) for name in names}
+
+
+def _value(stored: h5d.DatasetID, name: str) -> Any:
+    text = h5py.check_string_dtype(stored.dtype) is not None
+    if stored.shape != () or not (text or stored.dtype.kind in "iufb"):
+        raise ValueError(f"{name!r} is no text and no number")
+    value = np.empty((), stored.dtype)
+    stored.read(h5s.ALL, h5s.ALL, value)
+    single = value.item()
+    return single.decode() if isinstance(single, bytes) else single
+
+
+@contextmanager
+def own_shard(path: Path, content: Content) -> Iterator[OwnShard]:
+    """Open a shard of the run that is put together.
+
+    Args:
+        path: The file.
+        content: What it has to hold: by its name alone it would count.
+
+    Yields:
+        The shard.
+
+    Raises:
+        StoreError: It cannot be read, or holds other points, or those of another run.
+    """
+    require_seal(path)
+    try:
+        file = h5f.open(bytes(path), h5f.ACC_RDONLY)
+        try:
+            require_content(path, read_content(file), content)
+            yield OwnShard(file, path, content.stop - content.start)
+        finally:
+            file.close()
+    except HDF5_ERRORS as error:
+        raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
+
+
+def require_content(path: Path, found: Content, expected: Content | None) -> None:
+    """Refuse a shard that belongs to another plan.
+
+    Args:
+        path: The file.
+        found: What it holds.
+        expected: What it has to hold; None where no shard should be.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    if found != expected:
+        wanted = None if expected is None else astuple(expected)
+        raise StoreError(
+            f"{path} is in the way: expected run id, start, stop {wanted}, got {astuple(found)}; {REMEDY}"
+        )
