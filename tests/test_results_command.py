@@ -102,7 +102,9 @@ def test_nothing_to_verify(tmp_path, capsys):
 def test_a_spoiled_shard_does_not_become_a_result(run, compute):
     (run / "result.h5").unlink()
     spoil(shards(run)[1], "hessian", 3, 7.0)
-    with pytest.raises(StoreError, match="hessian has changed: .*; remove it and run the same command again"):
+    with pytest.raises(
+        StoreError, match="hessian has changed: .*; remove it and run the same command again"
+    ):
         compute()
     assert not (run / "result.h5").exists()
     shards(run)[1].unlink()

@@ -22,13 +22,19 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError, one_line
 from pipeline.store.compression import has_zstd
 from pipeline.store.layout import STATUS, Dataset
-from pipeline.store.part import HDF5_ERRORS, Content, own_dataset, read_content, require_rows
+from pipeline.store.part import (
+    HDF5_ERRORS,
+    REMEDY,
+    Content,
+    own_dataset,
+    read_content,
+    require_rows,
+)
 from pipeline.store.seal import require_seal
 
 CIRCUMSTANCES = ("host", "slurm_job_id", "device", "torch", "threads", "git_commit")
 PROVENANCE = (*CIRCUMSTANCES, "started", "finished", "failures_json")
 CERTIFICATE = ("rows_checked", "rows_error", "disagreements")
-REMEDY = "remove it and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class OwnShard:
 
     def _entries(self, group: str, names: Sequence[str]) -> dict[str, Any]:
         if self._file.links.get_info(group.encode()).type != h5l.TYPE_HARD:
-            raise StoreError(f"{self._path}: {group!r} refers to another file; it is not read")
+            raise StoreError(f"{self._path}: {group!r} refers to another file; {REMEDY}")
         held = h5g.open(self._file, group.encode())
         return {name: _value(own_dataset(held, self._path, name), name) for name in names}
 

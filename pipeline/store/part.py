@@ -21,6 +21,7 @@ from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
 from pipeline.store.seal import require_seal
 
 HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+REMEDY = "remove it and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,12 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
             found = content if known.offsets else read_content(file.id)
             if found != content:
                 raise StoreError(
-                    f"{path} is not the part that belongs here: expected {content}, got {found}; "
-                    "remove it and run the same command again"
+                    f"{path} is not the part that belongs here: expected {content}, got {found}; {REMEDY}"
                 )
             offset = _offset(file, path, content.stop - content.start, dataset)
             return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
     except HDF5_ERRORS as error:
-        raise StoreError(
-            f"{path} cannot be read: {one_line(error)}; remove it and run the same command again"
-        ) from error
+        raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
 
 
 def content_of(path: Path) -> Content:
@@ -142,9 +140,7 @@ def content_of(path: Path) -> Content:
         with h5py.File(path, "r") as file:
             return read_content(file.id)
     except HDF5_ERRORS as error:
-        raise StoreError(
-            f"{path} cannot be read: {one_line(error)}; remove it and run the same command again"
-        ) from error
+        raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
 
 
 def read_content(file: h5g.GroupID) -> Content:
@@ -203,11 +199,11 @@ def own_dataset(group: h5g.GroupID, path: Path, name: str) -> h5d.DatasetID:
         StoreError: It is, or its values are, in another file.
     """
     if group.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-        raise StoreError(f"{path}: {name!r} refers to another file; it is not read")
+        raise StoreError(f"{path}: {name!r} refers to another file; {REMEDY}")
     stored = h5d.open(group, name.encode())
     storage = stored.get_create_plist()
     if storage.get_external_count() or storage.get_layout() == h5d.VIRTUAL:
-        raise StoreError(f"{path}: {name!r} refers to another file; it is not read")
+        raise StoreError(f"{path}: {name!r} refers to another file; {REMEDY}")
     return stored
 
 
@@ -227,5 +223,5 @@ def require_rows(stored: h5d.DatasetID, path: Path, rows: int, dataset: Dataset)
     if found != expected:
         raise StoreError(
             f"{path}: {dataset.name} has to be {expected[0]} {expected[1]}, got {found[0]} {found[1]}; "
-            "remove it and run the same command again"
+            f"{REMEDY}"
         )

@@ -63,7 +63,7 @@ def test_a_shard_that_refers_to_another_file_is_not_read(run, tmp_path, kind):
             file.create_virtual_dataset("x", virtual)
     with (
         open_results(directory.path) as results,
-        pytest.raises(StoreError, match="'x' refers to another file; it is not read"),
+        pytest.raises(StoreError, match="'x' refers to another file; remove it"),
     ):
         results.x[:]
 

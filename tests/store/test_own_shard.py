@@ -1,0 +1,140 @@
+"""A shard is looked at once when its run is put together: whatever is wrong with it is still found."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from store.sealing import resealed
+from store.stored_runs import LAYOUT, chunk, values, write_run
+
+from pipeline.errors import StoreError
+from pipeline.store import result as result_module
+from pipeline.store.reader import open_results
+from pipeline.store.result import assemble
+from pipeline.store.run_directory import RunDirectory, shard_ranges
+
+POINTS, ROWS = 11, 4
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory):
+    written = tmp_path_factory.mktemp("run")
+    write_run(written, LAYOUT, POINTS, ROWS, "unfinished")
+    return written
+
+
+@pytest.fixture(params=["copied", "virtual"])
+def directory(unfinished, tmp_path, request, monkeypatch):
+    monkeypatch.setattr(result_module, "SMALL", 1 << 40 if request.param == "copied" else 0)
+    return RunDirectory(shutil.copytree(unfinished, tmp_path / "run"))
+
+
+def end(directory, points=POINTS):
+    attrs = {"run_id": "0123", "start": 0, "stop": points, "created": "now", "history": "t"}
+    assemble(directory, LAYOUT, shard_ranges(points, ROWS), attrs)
+
+
+def refused(directory, message):
+    with pytest.raises(StoreError, match=message) as raised:
+        end(directory)
+    assert "run the same command again" in str(raised.value)
+    assert not directory.result.exists()
+    assert not [*directory.path.glob(".*.tmp")]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_whole_shards_become_a_result(directory, packed):
+    if packed:
+        for index in range(3):
+            chunk(directory.shard(index), LAYOUT)
+    end(directory)
+    expected = values(LAYOUT, POINTS)
+    with open_results(directory.result) as results:
+        for name, array in expected.items():
+            np.testing.assert_array_equal(results[name][:], array)
+        assert '"nonfinite": 2' in results.provenance["counts_json"]
+        assert results.certificate["rows_checked"] == 3
+
+
+def test_one_that_is_not_there(directory):
+    directory.shard(1).unlink()
+    with pytest.raises(StoreError, match="shard-00001.h5 cannot be opened: .*No such file"):
+        end(directory)
+
+
+def test_one_that_was_cut_off(directory):
+    whole = directory.shard(2).read_bytes()
+    directory.shard(2).write_bytes(whole[:-1000])
+    refused(directory, "shard-00002.h5 has no seal at its end")
+
+
+@pytest.mark.parametrize("byte", [9, 100, 1000, 3000])
+def test_one_of_which_a_byte_has_changed(directory, byte):
+    spoiled = bytearray(directory.shard(0).read_bytes())
+    spoiled[byte] ^= 1
+    directory.shard(0).write_bytes(spoiled)
+    refused(directory, "shard-00000.h5 is damaged: its seal is broken")
+
+
+@pytest.mark.parametrize(("name", "value"), [("run_id", "4567"), ("start", 5), ("stop", 9)])
+def test_one_of_another_plan(directory, name, value):
+    with resealed(directory.shard(1)) as file:
+        file.attrs[name] = value
+    refused(
+        directory, r"shard-00001.h5 is in the way: expected run id, start, stop \('0123', 4, 8\)"
+    )
+
+
+def test_one_too_many(directory):
+    directory.shard(7).write_bytes(directory.shard(1).read_bytes())
+    refused(directory, r"shard-00007.h5 is in the way: .* None, got \('0123', 4, 8\)")
+
+
+def test_one_with_a_dataset_of_another_shape(directory):
+    with resealed(directory.shard(1)) as file:
+        del file["jacobian"]
+        file["jacobian"] = np.zeros((4, 3, 2))
+    refused(directory, r"jacobian has to be float64 \(4, 2, 3\), got float64 \(4, 3, 2\)")
+
+
+@pytest.mark.parametrize("lost", ["hessian", "provenance", "certificate/rows_error"])
+def test_one_that_lacks_something(directory, lost):
+    with resealed(directory.shard(1)) as file:
+        del file[lost]
+    refused(directory, "shard-00001.h5 cannot be read: .*; remove it")
+
+
+@pytest.mark.parametrize("name", ["hessian", "provenance", "certificate/rows_error"])
+def test_one_that_refers_to_another_file(directory, name):
+    with resealed(directory.shard(1)) as file:
+        del file[name]
+        file[name] = h5py.ExternalLink("shard-00000.h5", name)
+    refused(directory, f"'{name.rpartition('/')[2]}' refers to another file; remove it")
+
+
+def test_one_whose_rows_lie_in_another_file(directory):
+    (directory.path / "foreign").write_bytes(bytes(1 << 20))
+    with resealed(directory.shard(1)) as file:
+        del file["hessian"]
+        file.create_dataset(
+            "hessian", (4, 2, 3, 3), "f8", external=[(directory.path / "foreign", 0, 1 << 20)]
+        )
+    refused(directory, "'hessian' refers to another file; remove it")
+
+
+@pytest.mark.parametrize("value", [np.arange(3), np.array([(1, 2)], "i4, i4")[0]])
+def test_one_whose_evidence_is_of_another_kind(directory, value):
+    with resealed(directory.shard(1)) as file:
+        del file["certificate/rows_checked"]
+        file["certificate/rows_checked"] = value
+    refused(directory, "'rows_checked' is no text and no number")
+
+
+def test_rows_that_have_changed_are_found_where_they_are_copied(directory):
+    with resealed(directory.shard(1)) as file:
+        file["hessian"][2, 0, 1, 1] += 1.0
+    if result_module.SMALL:
+        refused(directory, "shard-00001.h5: hessian has changed: expected crc32:")
+    else:  # they stay where they are, beside their checksums: `results verify` compares them
+        end(directory)
