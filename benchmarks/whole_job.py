@@ -105,7 +105,7 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     began = time.perf_counter()
     if what == "job":
         indices = range(len(plan.ranges))
-        info = run_info(work, plan)
+        info = run_info(work, plan, set())
         Execution.of(work, plan, evaluator, registry.hook, info).compute(indices)
         shards = [work.directory.shard(index) for index in indices]
         assemble(work.directory.result, work.layout, shards, work.attrs(0, count))

@@ -18,14 +18,15 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
 from pipeline.execution import notify, prepare_run, take_up, threads
 from pipeline.executors import build_executor
-from pipeline.executors.base import Executor, Future, Limits
+from pipeline.executors.base import Chunk, Executor, Future, Limits, Share
 from pipeline.job import RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.store.reader import open_results
-from pipeline.worker import Report, Task, compute_chunk, plan_run
+from pipeline.worker import Report, Task, compute_chunk
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
+Running = list[tuple[Chunk | Share, Future]]
 
 
 def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, int]:
@@ -48,26 +49,20 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
     asked = work.job.executor
     executor = build_executor(asked.name, asked.options, work.directory.path / "executor")
     with executor, _cancelled(executor):
-        plan = plan or _plan(work, executor)
+        there = work.directory.finished_shards() if plan else set()
+        plan, running = (plan, executor.recover()) if plan else _begin(work, executor)
         work = work.keeping(plan)
-        watch = Watch(work, plan, take_up(work, plan, hook), hook)
+        watch = Watch(work, plan, take_up(work, plan, there, hook), hook, there)
         for attempt in range(asked.retries + 1):
-            missing = watch.missing()
-            if not missing:
-                break
             if attempt:
-                log.warning("%d shards were lost and are given out again", len(missing))
+                log.warning("%d shards were lost and are given out again", len(watch.missing()))
                 executor.avoid(sorted(watch.bad))
-            running = executor.recover()
-            taken = {shard for chunk, _ in running for shard in chunk}
-            chunks = executor.split([shard for shard in missing if shard not in taken])
-            futures = executor.submit(partial(compute_chunk, _task(work)), chunks) if chunks else []
-            if chunks:
-                executor.remember(chunks, futures)
-            watch.until_done([*(future for _, future in running), *futures])
-    if watch.missing():
-        raise ExecutorError(_lament(watch, asked.retries))
-    return plan, watch.points
+                running = executor.recover()
+            running += _given_out(work, executor, executor.split(watch.left(running)))
+            watch.until_done([future for _, future in running])
+            if not watch.missing():
+                return plan, watch.points
+    raise ExecutorError(_lament(watch, asked.retries))
 
 
 @dataclass
@@ -79,6 +74,7 @@ class Watch:
         plan: Its plan.
         info: The run as observers see it.
         hook: Caller of the observing hooks.
+        seen: Shards of which the observers know.
         points: Points that have become durable since the watch began.
         lost: What was last said of a worker that has not done its shards.
         bad: Nodes on which shards cannot be written.
@@ -88,18 +84,22 @@ class Watch:
     plan: RunPlan
     info: RunInfo
     hook: Any
+    seen: set[int]
     points: int = 0
     lost: str = ""
     bad: set[str] = field(default_factory=set)
-    _seen: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._seen = self.work.directory.finished_shards()
 
     def missing(self) -> list[int]:
         """Indices of the shards that are not there."""
         there = self.work.directory.finished_shards()
         return [index for index in range(len(self.plan.ranges)) if index not in there]
+
+    def left(self, running: Running) -> list[int]:
+        """Those of them that nobody has in hand."""
+        count = len(self.plan.ranges)
+        chunks = [chunk.of(count) if isinstance(chunk, Share) else chunk for chunk, _ in running]
+        taken = {shard for chunk in chunks for shard in chunk}
+        return [index for index in self.missing() if index not in taken]
 
     def until_done(self, futures: Sequence[Future]) -> None:
         """Wait until every future has ended, and announce shards as they appear.
@@ -134,8 +134,8 @@ class Watch:
         self.lost = reason
 
     def _announce(self) -> None:
-        new = self.work.directory.finished_shards() - self._seen
-        self._seen |= new
+        new = self.work.directory.finished_shards() - self.seen
+        self.seen |= new
         for index in sorted(new):
             start, stop = self.plan.ranges[index]
             self.points += stop - start
@@ -175,47 +175,65 @@ def as_worker(work: Work, limits: Limits) -> Work:
     return replace(work, job=replace(work.job, options=replace(options, memory=memory)))
 
 
-def _plan(work: Work, executor: Executor) -> RunPlan:
-    """Plan a run for its workers, where they run: by their cores, their memory and their devices."""
-    options, limits = work.job.options, executor.limits
-    memory = options.memory or limits.memory
-    if memory is None and limits.sharing > 1:
-        memory = available_bytes(resolve_device("cpu")) // 2 // limits.sharing
-    work = replace(work, job=replace(work.job, options=replace(options, memory=memory)))
-    if limits.elsewhere:
-        return _planned_elsewhere(work, executor)
-    with threads(limits.threads):
-        return work.begin(prepare_run(work, None))
-
-
-def _planned_elsewhere(work: Work, executor: Executor) -> RunPlan:
-    log.info("a worker plans the run")
-    planning = partial(plan_run, _task(work), executor.limits.threads)
+def _begin(work: Work, executor: Executor) -> tuple[RunPlan, Running]:
+    """Have a run planned where it will be computed: by the cores, memory and devices of a worker."""
+    if not executor.limits.elsewhere:
+        seen = as_worker(work, executor.limits)
+        with threads(executor.limits.threads):
+            return seen.begin(prepare_run(seen, None)), []
+    log.info("a worker plans the run")  # and goes on at once, else it would wait and start twice
+    work.directory.require_space(len(work.grid) * work.layout.row_bytes())
+    most = -(-len(work.grid) // (work.job.shard_rows or 1))
     for _ in range(work.job.executor.retries + 1):
-        (future,) = executor.submit(planning, [()])
-        while not future.done():
-            time.sleep(POLL_SECONDS)
-        try:
-            report: Report = future.result()
-        except Exception as error:  # each engine has its own errors for a process that is gone
-            lost = str(error)
-            log.warning("the worker that planned the run was lost: %s", lost)
-            continue
-        plan = work.existing_plan()
-        if report.error or plan is None:
-            raise ExecutorError(
-                f"a worker on {report.where} cannot plan the run: "
-                f"{report.error or f'what it wrote to {work.directory.path} is not seen here'}"
-            )
-        return plan
+        running = executor.recover() or _given_out(work, executor, executor.shares(most))
+        plan, lost = _first_plan(work, [future for _, future in running])
+        if plan is not None:
+            return plan, running
     raise ExecutorError(f"every worker that was to plan the run was lost; the last one: {lost}")
 
 
-def _task(work: Work) -> Task:
+def _first_plan(work: Work, futures: Sequence[Future]) -> tuple[RunPlan | None, str]:
+    """Wait for the plan of the first worker that has one, or for the loss of the last."""
+    waiting, lost = list(futures), ""
+    while waiting:
+        time.sleep(POLL_SECONDS)
+        ended = [future for future in waiting if future.done()]
+        plan = work.existing_plan()  # looked for afterwards: who has ended has written it
+        if plan is not None:
+            return plan, ""
+        for future in ended:
+            waiting.remove(future)
+            lost = _why_unplanned(work, future)
+            log.warning("the worker that planned the run was lost: %s", lost)
+    return None, lost
+
+
+def _why_unplanned(work: Work, future: Future) -> str:
+    try:
+        report: Report = future.result()
+    except Exception as error:  # each engine has its own errors for a process that is gone
+        return str(error)
+    unseen = f"what it wrote to {work.directory.path} is not seen here"
+    reason = f"a worker on {report.where} cannot plan the run: {report.error or unseen}"
+    if report.elsewhere:
+        return reason
+    raise ExecutorError(reason)
+
+
+def _given_out(work: Work, executor: Executor, chunks: Sequence[Chunk | Share]) -> Running:
+    if not chunks:
+        return []
+    futures = executor.submit(partial(compute_chunk, _task(work, executor.limits)), chunks)
+    executor.remember(chunks, futures)
+    return list(zip(chunks, futures, strict=True))
+
+
+def _task(work: Work, limits: Limits) -> Task:
     """A run with everything that a worker cannot find by name."""
     function = None if work.function.loadable else work.function
     grid = None if work.job.grid else work.grid
-    return Task(work.job, Path.cwd(), work.run_id, function, grid)
+    job = as_worker(work, limits).job
+    return Task(job, Path.cwd(), work.run_id, function, grid, limits.threads)
 
 
 @contextmanager

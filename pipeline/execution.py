@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,41 +92,43 @@ def execute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, int]:
         evaluator = prepare_run(work, plan)
         plan = plan or work.begin(evaluator)
         work = work.keeping(plan)
-        info = take_up(work, plan, hook)
+        info = take_up(work, plan, work.directory.finished_shards(), hook)
         execution = Execution.of(work, plan, evaluator, hook, info)
         return plan, execution.compute(range(len(plan.ranges)))
 
 
-def take_up(work: Work, plan: RunPlan, hook: Any) -> RunInfo:
+def take_up(work: Work, plan: RunPlan, there: Set[int], hook: Any) -> RunInfo:
     """Check that a run can go on, and tell the observers.
 
     Args:
         work: What the run is about.
         plan: Its plan.
+        there: Shards that are there.
         hook: Caller of the observing hooks.
 
     Returns:
         The run as observers see it.
     """
-    info = run_info(work, plan)
+    info = run_info(work, plan, there)
     work.directory.require_space((info.points - info.points_done) * work.layout.row_bytes())
     _keep_configuration(work)
     notify(hook.pipeline_run_started, run=info)
     return info
 
 
-def run_info(work: Work, plan: RunPlan) -> RunInfo:
+def run_info(work: Work, plan: RunPlan, there: Set[int]) -> RunInfo:
     """Describe a run for its observers, as it is now.
 
     Args:
         work: What the run is about.
         plan: Its plan.
+        there: Shards that are there.
 
     Returns:
         The description.
     """
     ranges = plan.ranges
-    done = [ranges[index] for index in work.directory.finished_shards() if index < len(ranges)]
+    done = [ranges[index] for index in there if index < len(ranges)]
     return RunInfo(
         run_id=plan.run_id,
         directory=work.directory.path,

@@ -53,7 +53,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
         assemble(work.directory, layout, plan.ranges, work.attrs(0, len(grid)))
         work.directory.tidy()
         summary = _summarise(work, computed, began)
-        notify(hook.pipeline_run_finished, run=run_info(work, plan), summary=summary)
+        done = run_info(work, plan, set(range(len(plan.ranges))))
+        notify(hook.pipeline_run_finished, run=done, summary=summary)
     return summary
 
 

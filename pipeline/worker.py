@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.binding import bind_job
 from pipeline.errors import ExecutorError, PipelineError, StoreError
 from pipeline.execution import Execution, prepare_run, run_info, threads
-from pipeline.executors.base import Chunk
+from pipeline.executors.base import Chunk, Share
 from pipeline.function import BoundFunction, bind_function
 from pipeline.grids.base import Grid
 from pipeline.job import Job
@@ -35,6 +35,7 @@ class Task:
         run_id: Digest that the worker has to arrive at.
         function: What is differentiated, where the worker cannot find it by its name.
         grid: Where, likewise.
+        threads: Of torch, with which the run is planned; None leaves them as they are.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class Task:
     run_id: str
     function: BoundFunction | None = None
     grid: Grid | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class Report:
         return self.where.partition(" ")[0]
 
 
-def compute_chunk(task: Task, chunk: Chunk) -> Report:
+def compute_chunk(task: Task, chunk: Chunk | Share) -> Report:
     """Compute those shards of a chunk that are not there yet.
 
     Args:
         task: The run.
-        chunk: Indices of shards.
+        chunk: Indices of shards, or a share of a run that this worker plans if no other one has.
 
     Returns:
         What was done. An error that is raised on purpose comes back in the report; any other one
@@ -79,31 +81,13 @@ def compute_chunk(task: Task, chunk: Chunk) -> Report:
     """
     with _at_work(task):
         try:
-            execution = _execution(task)
-            with threads(execution.plan.threads):
-                return Report(execution.compute(chunk), _here())
+            execution = _execution(task, begins=isinstance(chunk, Share))
+            plan = execution.plan
+            shards = chunk.of(len(plan.ranges)) if isinstance(chunk, Share) else chunk
+            with threads(plan.threads):
+                return Report(execution.compute(shards), _here())
         except PipelineError as error:
             return Report(0, _here(), str(error), isinstance(error, StoreError))
-
-
-def plan_run(task: Task, cores: int | None, _chunk: Chunk) -> Report:
-    """Plan a run where it will be computed, and leave the plan in its directory.
-
-    Args:
-        task: The run.
-        cores: Threads of torch; None leaves them as they are.
-
-    Returns:
-        Where it was done, and why it cannot be done if so.
-    """
-    with _at_work(task), threads(cores):
-        try:
-            work = _bound(task)
-            if work.existing_plan() is None:
-                work.begin(prepare_run(work, None))
-            return Report(0, _here())
-        except PipelineError as error:
-            return Report(0, _here(), str(error))
 
 
 @contextmanager
@@ -131,28 +115,32 @@ def _bound(task: Task) -> Work:
     return work
 
 
-def _execution(task: Task) -> Execution:
+def _execution(task: Task, *, begins: bool) -> Execution:
     """Take up a run; kept for further chunks of the same run."""
     known = _PREPARED.get(task.run_id)
     if known is None:
         _PREPARED.clear()  # one run at a time: its evaluator may hold much memory
-        known = _PREPARED[task.run_id] = _take_up(task)
+        known = _PREPARED[task.run_id] = _take_up(task, begins=begins)
     return known
 
 
-def _take_up(task: Task) -> Execution:
+def _take_up(task: Task, *, begins: bool) -> Execution:
     work = _bound(task)
     plan = work.existing_plan()
-    if plan is None:
+    if plan is None and not (begins and work.directory.is_made()):
         raise ExecutorError(
-            f"a worker on {_node()} finds no run.json in {work.directory.path.resolve()}: it sees "
-            "another file system than the process that started it; give both the same"
+            f"a worker on {_node()} finds no {'directory' if begins else 'run.json in'} "
+            f"{work.directory.path.resolve()}: it sees another file system than the process that "
+            "started it; give both the same"
         )
-    work = work.keeping(plan)
-    with threads(plan.threads):
+    work = work if plan is None else work.keeping(plan)
+    with threads(plan.threads if plan else task.threads):
         evaluator = prepare_run(work, plan)
+        plan = plan or work.begin(evaluator)  # the plan of the worker that was first
+    work = work.keeping(plan)
     observers = Registry.of({}).hook  # those of the run are with the process that started it
-    return Execution.of(work, plan, evaluator, observers, run_info(work, plan))
+    with threads(plan.threads):
+        return Execution.of(work, plan, evaluator, observers, run_info(work, plan, set()))
 
 
 def _objects(task: Task, registry: Registry) -> tuple[BoundFunction, Grid]:

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.distribution import _planned_elsewhere
+from pipeline.distribution import _begin
 from pipeline.errors import ConfigurationError, ExecutorError
 from pipeline.executors import ENGINES, build_executor
-from pipeline.executors.base import interleaved
+from pipeline.executors.base import Limits, Share, interleaved
 from pipeline.executors.local import LocalExecutor
 from pipeline.executors.slurm import _bytes
 from pipeline.function import Function, bind_function
@@ -304,6 +304,7 @@ def test_a_worker_that_sees_another_directory(tmp_path):
     work = Work(Job("value", ("value",), output_dir=tmp_path), function, PointsGrid(POINTS))
     task = Task(work.job, tmp_path, work.run_id, work.function, work.grid)
     assert "finds no run.json in" in compute_chunk(task, (0,)).error
+    assert "finds no directory" in compute_chunk(task, Share(0, 1)).error
     assert "arrives at run" in compute_chunk(replace(task, run_id="other"), (0,)).error
 
 
@@ -311,6 +312,7 @@ def test_planning_workers_that_are_all_lost(tmp_path, caplog):
     function = bind_function(Function("mine", lambda: scaled, n=3), {}, 3)
     job = Job("value", ("value",), output_dir=tmp_path, executor=Workers("slurm", retries=2))
     work = Work(job, function, PointsGrid(POINTS))
+    work.directory.make()
     with (
         ThreadPoolExecutor(1) as threads,
         pytest.raises(
@@ -318,7 +320,7 @@ def test_planning_workers_that_are_all_lost(tmp_path, caplog):
             match=r"every worker that was to plan the run was lost; the last one: gone",
         ),
     ):
-        _planned_elsewhere(work, Losing(threads))
+        _begin(work, Losing(threads))
     assert caplog.text.count("the worker that planned the run was lost: gone") == 3
 
 
@@ -328,6 +330,10 @@ class Losing(LocalExecutor):
     def __init__(self, threads):
         super().__init__(1, [])
         self._pool = threads
+
+    @property
+    def limits(self):
+        return Limits(elsewhere=True)
 
     def submit(self, work, items):
         return [self._pool.submit(self._lose) for _ in items]

@@ -11,6 +11,23 @@ Chunk = tuple[int, ...]
 Item = TypeVar("Item")
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several workers does of a run that is not planned yet, whatever its shards will be.
+
+    Attributes:
+        first: Index of its first shard.
+        workers: Every how manieth shard is its own: how many workers there are.
+    """
+
+    first: int
+    workers: int
+
+    def of(self, shards: int) -> Chunk:
+        """Say which shards these are, once it is known how many there are."""
+        return tuple(range(self.first, shards, self.workers))
+
+
 class Future(Protocol):
     """What is asked of a running chunk, as in `concurrent.futures`."""
 
@@ -56,6 +73,17 @@ class Executor(ABC):
     def split(self, shards: Sequence[int]) -> list[Chunk]:
         """Distribute shards over chunks; a chunk pays for the start of a worker where that is new."""
 
+    def shares(self, most: int) -> list[Share]:
+        """Choose who begins a run that workers elsewhere have to plan: here one, with the first shard.
+
+        Args:
+            most: Shards that there can be.
+
+        Returns:
+            Shares without a shard in common; what is in none of them is given out when it is known.
+        """
+        return [Share(0, most)]
+
     @abstractmethod
     def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
         """Start ``work(item)`` for every item, such as a chunk.
@@ -67,7 +95,7 @@ class Executor(ABC):
             ExecutorError: The engine does not take them.
         """
 
-    def remember(self, chunks: Sequence[Chunk], futures: Sequence[Future]) -> None:
+    def remember(self, chunks: Sequence[Chunk | Share], futures: Sequence[Future]) -> None:
         """Note which chunks were submitted, where `recover` can find them."""
         del chunks, futures  # only what outlives this process has to be found again
 
@@ -75,7 +103,7 @@ class Executor(ABC):
         """Give nothing more to these nodes, where the engine lets one choose."""
         del nodes
 
-    def recover(self) -> list[tuple[Chunk, Future]]:
+    def recover(self) -> list[tuple[Chunk | Share, Future]]:
         """Chunks that an earlier process has started and that still run."""
         return []
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, ExecutorError
-from pipeline.executors.base import Chunk, Executor, Future, Item, Limits, interleaved
+from pipeline.executors.base import Chunk, Executor, Future, Item, Limits, Share, interleaved
 
 if TYPE_CHECKING:
     import submitit
@@ -146,6 +147,11 @@ class SlurmExecutor(Executor):
         """As many chunks as was asked for: each starts a process, and keeps it for its shards."""
         return interleaved(shards, self._chunks)
 
+    def shares(self, most: int) -> list[Share]:
+        """Everything: a task waits in the queue and starts but once, and plans the run if it is first."""
+        workers = min(self._chunks, most)
+        return [Share(first, workers) for first in range(workers)]
+
     def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
         """Submit arrays of at most a thousand tasks.
 
@@ -174,10 +180,10 @@ class SlurmExecutor(Executor):
         self._running = True
         return [SlurmFuture(job, self._queue) for job in jobs]
 
-    def remember(self, chunks: Sequence[Chunk], futures: Sequence[Future]) -> None:
+    def remember(self, chunks: Sequence[Chunk | Share], futures: Sequence[Future]) -> None:
         """Write down which task has which chunk."""
         names = [future.name for future in futures if isinstance(future, SlurmFuture)]
-        started = {name: list(chunk) for name, chunk in zip(names, chunks, strict=True)}
+        started = {name: _written(chunk) for name, chunk in zip(names, chunks, strict=True)}
         (self._folder / f"array-{names[0].split('_')[0]}.json").write_text(json.dumps(started))
 
     def avoid(self, nodes: Sequence[str]) -> None:
@@ -187,17 +193,17 @@ class SlurmExecutor(Executor):
             excluded = ",".join(dict.fromkeys([*filter(None, [more.get("exclude")]), *nodes]))
             self._parameters["slurm_additional_parameters"] = {**more, "exclude": excluded}
 
-    def recover(self) -> list[tuple[Chunk, Future]]:
+    def recover(self) -> list[tuple[Chunk | Share, Future]]:
         """Tasks of an earlier process that Slurm still knows as waiting or running."""
         import submitit
 
-        known: list[tuple[Chunk, Future]] = []
+        known: list[tuple[Chunk | Share, Future]] = []
         for file in sorted(self._folder.glob("array-*.json")):
             for name, chunk in json.loads(file.read_text()).items():
                 job: submitit.Job[Any] = submitit.SlurmJob(self._folder / "%j", name)
                 future = SlurmFuture(job, self._queue)
                 if self._queue.holds(name) and not future.done():  # Slurm lists it for a while
-                    known.append((tuple(chunk), future))
+                    known.append((_read(chunk), future))
         return known
 
     def cancel(self) -> str:
@@ -212,6 +218,14 @@ class SlurmExecutor(Executor):
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _written(chunk: Chunk | Share) -> list[int] | dict[str, int]:
+    return asdict(chunk) if isinstance(chunk, Share) else list(chunk)
+
+
+def _read(written: list[int] | dict[str, int]) -> Chunk | Share:
+    return Share(**written) if isinstance(written, dict) else tuple(written)
 
 
 def _to_the_end(work: Callable[[Item], Any]) -> Callable[[Item], Any]:

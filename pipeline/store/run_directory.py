@@ -55,6 +55,10 @@ class RunDirectory:
             )
         self.tidy()
 
+    def is_made(self) -> bool:
+        """Whether `make` has been called, as far as is seen from here."""
+        return (self.path / SHARDS).is_dir()
+
     def tidy(self) -> None:
         """Remove what killed processes have left."""
         remove_stale(self.path)
