@@ -57,6 +57,21 @@ class Cost:
         return self.setup_seconds + batches * self.batch_seconds + count * self.point_seconds
 
 
+def plain_seconds(evaluate: Callable[[], object]) -> float:
+    """Predict the time of something that is carried out operation by operation, by counting them.
+
+    Args:
+        evaluate: What is carried out, once.
+
+    Returns:
+        Seconds.
+    """
+    with Meter() as meter:
+        evaluate()
+    calls = meter.operations * PLAIN_SECONDS
+    return calls + meter.traffic * BYTE_SECONDS + meter.flops * FLOP_SECONDS
+
+
 def count_eager(
     prepare: Callable[[int], Callable[[Tensor], object]],
     point: Tensor,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.reference import directional
+from pipeline.autograd.reference import directional, directional_value
 from pipeline.autograd.request import Request
 
 STEP = 2.0**-10  # first step of extrapolation, in units of the directions
@@ -186,8 +186,7 @@ def _directional_check(
     vectors = [scale * random_signs((request.n,), generator).to(point.device) for _ in range(order)]
 
     def phi(t: float) -> float:
-        value, _ = directional(g, here + t * vectors[-1], weights, vectors[:-1])
-        return float(value)
+        return float(directional_value(g, here + t * vectors[-1], weights, vectors[:-1]))
 
     try:
         value, gradient = directional(g, here, weights, vectors[:-1])

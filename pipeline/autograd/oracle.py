@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.contractions import Contraction, OnPoint, alone
+from pipeline.autograd.effort import fits_entry_by_entry
 from pipeline.autograd.finite_difference import noise_of, random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Key, Request, order_of
@@ -261,7 +262,8 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     """
     passes = request.m * request.n ** max(request.order - 1, 0)
     most = FULL_COMPARISON if request.pattern is None else SPARSE_COMPARISON
-    every_entry = seed is None and passes <= most
+    few = seed is None and passes <= most
+    every_entry = few and fits_entry_by_entry(request, points, passes)
     view = View(request, None, ()) if every_entry else _contracted(request, points, seed or 0)
     dtype = torch.float64 if _runs_in_float64(request, points) else points.dtype
     expected = _differentiate(view, points.to(dtype))

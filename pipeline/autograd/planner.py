@@ -14,6 +14,7 @@ from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
 from pipeline.autograd.contractions import Direction
+from pipeline.autograd.effort import affordable
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
 from pipeline.autograd.formats import DENSE, Form, choose_pattern, confirm_pattern, mark_sparse
@@ -249,8 +250,9 @@ def prepare(
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
-    kinks = kink_finder(request, seen.points) if request.order else None
-    checked, oracle = _build_oracle(request, seen.points, kinks)
+    points = affordable(request, seen.points)
+    kinks = kink_finder(request, points) if request.order else None
+    checked, oracle = _build_oracle(request, points, kinks)
     choice = choose(Study(request, checked, oracle, options, count, rows))
     checks = check_reference(request, checked, oracle, choice.trial.draft.seconds)
     pattern, unfit = confirm_pattern(request)

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from pipeline.autograd.reference import derivatives, directional, flat_grad, hessian, jacobian
+from pipeline.autograd.reference import (
+    derivatives,
+    directional,
+    directional_value,
+    flat_grad,
+    hessian,
+    jacobian,
+)
 
 
 def rosenbrock(x):
@@ -109,5 +116,6 @@ def test_directional_contracts_the_full_tensor():
     u, v = torch.tensor([1.0, 2.0, -0.5]).double(), torch.tensor([0.2, -0.4, 3.0]).double()
     value, gradient = directional(f, x, w, (u, v))
     full = derivatives(f, x, 3)
+    assert torch.equal(directional_value(f, x, w, (u, v)), value)
     assert torch.allclose(value, torch.einsum("mij,m,i,j", full[2], w, u, v), rtol=1e-13)
     assert torch.allclose(gradient, torch.einsum("mijk,m,i,j->k", full[3], w, u, v), rtol=1e-13)

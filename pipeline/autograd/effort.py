@@ -1,0 +1,76 @@
+"""How much may be spent on checks: counted, so that the same job is checked in the same way everywhere."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from pipeline.autograd.cost import plain_seconds
+from pipeline.autograd.finite_difference import random_signs
+from pipeline.autograd.reference import directional
+from pipeline.autograd.request import Request
+
+log = logging.getLogger(__name__)
+CHECKING_SECONDS = 4.0  # that all comparisons of a job may take, by count
+FEWEST = 2  # points that are compared, however long one takes
+PASSES = 10  # passes per point that all oracles take together
+FREE = 16  # passes per point that are not even counted
+
+
+def pass_seconds(request: Request, point: Tensor) -> float:
+    """Predict the time of one plain backward pass through the highest order.
+
+    Args:
+        request: What is evaluated.
+        point: (d,), where the function can be evaluated.
+
+    Returns:
+        Seconds; 0 where torch cannot differentiate it, which others say.
+    """
+    g, z = request.at(point)
+    generator = torch.Generator().manual_seed(0)
+    weights = random_signs(request.output_shape, generator).to(point)
+    vectors = [random_signs((request.n,), generator).to(point) for _ in range(request.order - 1)]
+    try:
+        return plain_seconds(lambda: directional(g, z, weights, vectors))
+    except Exception:  # torch has no derivative of some operations, by any kind of error
+        return 0.0
+
+
+def affordable(request: Request, points: Tensor) -> Tensor:
+    """Choose at how many points a function is checked: fewer where it takes long.
+
+    Args:
+        request: What is evaluated.
+        points: (P, d), where the function can be evaluated.
+
+    Returns:
+        The first of them, (P', d), with P' >= 2 where there are two.
+    """
+    seconds = pass_seconds(request, points[0])
+    count = max(FEWEST, int(CHECKING_SECONDS / max(PASSES * seconds, 1e-9)))
+    if count < len(points):
+        log.info(
+            "a backward pass through the function takes about %.2g s: it is checked at %d points of %d",
+            seconds, count, len(points),
+        )  # fmt: skip
+    return points[:count]
+
+
+def fits_entry_by_entry(request: Request, points: Tensor, passes: int) -> bool:
+    """Tell whether every entry of a derivative can be compared with the reference in the time there is.
+
+    Args:
+        request: What is evaluated.
+        points: (P, d).
+        passes: Backward passes per point.
+
+    Returns:
+        Whether it can; else a contraction with random directions is.
+    """
+    if passes <= FREE:
+        return True
+    twice = 2 * passes * len(points)  # at the points, and beside them
+    return twice * pass_seconds(request, points[0]) <= CHECKING_SECONDS

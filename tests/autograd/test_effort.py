@@ -1,0 +1,73 @@
+"""What is spent on checks: less of everything where a function takes long, and it is said."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.autograd import effort
+from pipeline.autograd.effort import affordable, fits_entry_by_entry, pass_seconds
+from pipeline.autograd.oracle import build_oracle
+from pipeline.autograd.planner import Asked, prepare
+from pipeline.autograd.request import Request
+from pipeline.job import Options
+
+POINTS = torch.linspace(-1, 1, 25, dtype=torch.float64).reshape(5, 5)
+WEIGHTS = torch.linspace(-1, 1, 100, dtype=torch.float64).reshape(20, 5)
+
+
+def wide(x):
+    return torch.sin(WEIGHTS @ x)
+
+
+def request(f=wide, shape=(20,), orders=(0, 1)):
+    return Request(f, POINTS[0], shape, orders)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(effort, "CHECKING_SECONDS", 1e-4)
+
+
+def test_a_longer_function_is_predicted_to_take_longer():
+    def tenfold(x):
+        for _ in range(10):
+            x = torch.sin(x)
+        return wide(x)
+
+    assert 0 < 2 * pass_seconds(request(), POINTS[0]) < pass_seconds(request(tenfold), POINTS[0])
+
+
+def test_what_torch_cannot_differentiate_is_left_for_others_to_refuse():
+    def refusing(x):
+        if x.requires_grad:
+            raise RuntimeError("no derivative")
+        return wide(x)
+
+    assert pass_seconds(request(refusing), POINTS[0]) == 0
+
+
+def test_a_short_function_is_checked_at_every_point_and_entry_by_entry():
+    assert len(affordable(request(), POINTS)) == 5
+    assert build_oracle(request(), POINTS).view.weights is None
+
+
+def test_a_long_function_is_checked_at_fewer_points(impatient, caplog):
+    caplog.set_level(logging.INFO)
+    assert torch.equal(affordable(request(), POINTS), POINTS[:2])
+    assert "it is checked at 2 points of 5" in caplog.text
+    assert torch.equal(affordable(request(), POINTS[:1]), POINTS[:1])
+
+
+def test_a_long_function_is_compared_along_random_directions(impatient):
+    assert not fits_entry_by_entry(request(), POINTS, 20)
+    assert fits_entry_by_entry(request(), POINTS, 3)  # hardly more than a contraction
+    assert build_oracle(request(), POINTS).view.weights is not None
+
+
+def test_a_plan_of_a_long_function_says_what_was_checked_and_is_right(impatient):
+    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, Options(), count=5)
+    assert evaluator.certificate.points_checked == 2
+    assert "random directions" in evaluator.certificate.reference
+    expected = torch.cos(POINTS @ WEIGHTS.T)[:, :, None] * WEIGHTS
+    assert torch.allclose(evaluator(POINTS), expected, rtol=1e-13, atol=1e-13)
