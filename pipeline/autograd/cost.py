@@ -68,8 +68,8 @@ def plain_seconds(evaluate: Callable[[], object]) -> float:
     """
     with Meter() as meter:
         evaluate()
-    calls = meter.operations * PLAIN_SECONDS
-    return calls + meter.traffic * BYTE_SECONDS + meter.flops * FLOP_SECONDS
+    seconds: float = meter.operations * PLAIN_SECONDS + meter.traffic * BYTE_SECONDS
+    return seconds + float(meter.flops) * FLOP_SECONDS
 
 
 def count_eager(
