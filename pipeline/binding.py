@@ -13,6 +13,7 @@ from pipeline.directions import direction_of, with_directions
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function
 from pipeline.grids.base import Grid
+from pipeline.grids.making import make_grid
 from pipeline.job import Job
 from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
@@ -46,7 +47,7 @@ def bind_job(job: Job, registry: Registry) -> tuple[BoundFunction, Grid]:
     if faults:
         raise ConfigurationError(faults)
     space = _space(record, parameters, job.seed)
-    grid = _attempt(faults, lambda: kind.build(space, **options))
+    grid = _attempt(faults, lambda: make_grid(kind, space, options))
     if grid is None:
         _operator_faults(job, record, parameters, space.n, faults)
         raise ConfigurationError(faults)

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import GridKind, Space
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed
+from pipeline.grids.making import make_grid
 from pipeline.parameters import bind
 
 SEED = 0x64697265  # added to the seed of the job: points and directions are drawn apart
@@ -55,6 +56,6 @@ def with_directions(
     if faults:
         raise ConfigurationError(faults)
     try:
-        return Directed(grid, kind.build(Space(size, -1.0, 1.0, seed + SEED), **values))
+        return Directed(grid, make_grid(kind, Space(size, -1.0, 1.0, seed + SEED), values))
     except GridError as error:
         raise ConfigurationError([str(error).replace("grid.", "directions.")]) from error

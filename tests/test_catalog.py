@@ -298,26 +298,121 @@ def test_a_generator_and_several_functions(check):
     assert "function one" not in said
     code, said = check(two, "--function", "three")
     assert code == 1
-    assert "contributes no function 'three'" in said
+    assert "contributes no 'three'. Known: one, two" in said
 
 
-def test_a_plugin_of_grids(check):
-    code, said = check(
-        """
+def grid_plugin(
+    rows="return self.shift + torch.arange(a, b).double().outer(torch.ones(2).double())", **other
+):
+    """A kind of grid in full, with parts that differ."""
+    parts = {
+        "n": "2",
+        "size": "self.count",
+        "spec": '{"count": self.count, "shift": self.shift}',
+        "axes": "None",
+        "build": "return Mine(count, shift)",
+        "option": "shift: float = 0.0",
+        **other,
+    }
+    return """
 import torch
-from pipeline import GridKind, hookimpl
-from pipeline.grids.points import PointsGrid
+from pipeline import Grid, GridKind, hookimpl
+from pipeline.errors import GridError
 
-def build(space, /, count: int = 8):
-    return PointsGrid(torch.zeros(count, 2))
+class Mine(Grid):
+    def __init__(self, count, shift):
+        if not (count > 0 and abs(shift) < 1e9):
+            raise GridError(f"expected count > 0 and a finite shift, got {{count}} and {{shift}}; correct them")
+        self.count, self.shift = count, shift
+
+    n = {n}
+    axes = {axes}
+
+    def __len__(self):
+        return {size}
+
+    @property
+    def spec(self):
+        return {spec}
+
+    def rows(self, a, b):
+        {rows}
+
+def build(space, /, count: int = 8, {option}):
+    {build}
 
 @hookimpl
 def pipeline_grids():
-    return [GridKind("circle", build)]
-"""
-    )
+    return [GridKind("mine", build)]
+""".format(rows=rows, **parts)
+
+
+def test_a_plugin_of_grids(check):
+    code, said = check(grid_plugin())
     assert code == 0, said
-    assert "grid circle is contributed" in said
+    assert "grid mine\n" in said
+    assert "9 ok, 0 with advice, 0 failed, 0 skipped" in said
+    code, said = check(grid_plugin(), "--set", "count=3", "shift=1e99", "--only", "mine")
+    assert code == 1
+    assert "expected count > 0 and a finite shift, got 3 and 1e+99" in said
+    code, said = check(grid_plugin(), "--set", "shfit=1")
+    assert "grid.shfit is unknown. Did you mean 'shift'?" in said
+
+
+WRONG_GRIDS = {
+    "float32": (grid_plugin("return torch.zeros(b - a, 2)"), "expected float64, got torch.float32: digits are"),
+    "shape": (grid_plugin("return torch.zeros(b - a, 3).double()"), "expected shape (0, 2), got (0, 3)"),
+    "no tensor": (grid_plugin("return [[0.0, 0.0]] * (b - a)"), "expected shape (0, 2), got list"),
+    "not finite": (grid_plugin("return torch.full((b - a, 2), torch.nan).double()"), "a point is not finite: (nan"),
+    "raises": (grid_plugin("return 1 / 0"), "ZeroDivisionError: division by zero (line "),
+    "random": (grid_plugin("return torch.rand(b - a, 2).double()"), "seeded by space.seed and the index"),
+    "range": (
+        grid_plugin("return torch.linspace(0, 1, b - a).double().outer(torch.ones(2).double())"),
+        "compute each from its index alone",
+    ),
+    "spec": (grid_plugin(spec='{"count": self.count}'), "with grid.shift=1.0 the points are others, and spec is"),
+    "spec of a tensor": (grid_plugin(spec='{"shift": torch.zeros(2)}'), "spec holds tensor([0., 0.]); use numbers"),
+    "axes": (grid_plugin(axes="(torch.zeros(3), torch.zeros(3))"), "shape: expected (3, 3), got (8,)"),
+    "empty": (grid_plugin(size="0"), "its len() has to be a whole number, at least 1, got 0"),
+    "size": (grid_plugin(n="2.0"), "its n has to be a whole number, at least 1, got 2.0"),
+    "nothing": (grid_plugin(build="Mine(count, shift)"), "has to return a pipeline.Grid, got NoneType None"),
+    "builder": (grid_plugin(build="return Mine(count)"), "it raises with options {'count': 8, 'shift': 0.0}: TypeE"),
+    "untyped": (grid_plugin(option="shift=0.0"), "parameter 'shift' of its builder needs a type and a default"),
+    "parts": (grid_plugin().replace("def rows", "def row"), "instantiate abstract class Mine with"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_GRIDS)
+def test_what_is_wrong_with_a_grid_is_said(check, name):
+    text, message = WRONG_GRIDS[name]
+    code, said = check(text)
+    assert code == 1, said
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_options_out_of_range_are_advice(check):
+    code, said = check(grid_plugin().replace("raise GridError(f", "raise ValueError(f"))
+    assert code == 0, said
+    assert "grid.count=0: grid 'mine': it raises with options" in said
+    assert "raise pipeline.errors.GridError with words for users" in said
+    code, said = check(grid_plugin().replace(" and abs(shift) < 1e9", ""))
+    assert "grid.shift=nan gives points that are not finite; refuse it" in said
+
+
+def test_a_grid_that_raises_in_a_run_is_named(cli, tmp_path):
+    words = ("function=beale", "plugins=[./mine.py]", "grid=plugin", "grid.name=mine")
+    for text, message in (
+        (grid_plugin("return 1 / 0"), "grid Mine: its rows(0, "),
+        (grid_plugin("return [[1.0, 2.0]] * (b - a)"), "has to give points of shape"),
+        (grid_plugin(build="return 1 / 0"), "grid 'mine': it raises with options"),
+    ):
+        (tmp_path / "mine.py").write_text(text)
+        done = cli(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_size_of_the_user(check):

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import PipelineError
 
@@ -76,12 +77,19 @@ def _new(words: Sequence[str]) -> int:
 def _check(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.catalog check")
     parser.add_argument("file", help="a plugin, such as ./my_function.py")
-    parser.add_argument("--function", help="only this one of its functions")
-    parser.add_argument("--n", type=int, help="number of inputs, for functions of any n")
+    parser.add_argument("--only", "--function", metavar="NAME", help="this function or grid alone")
+    parser.add_argument("--n", type=int, help="number of inputs, where any will do")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters, or options of a grid"
+    )
     given = parser.parse_args(words)
-    from pipeline.catalog.check import check_plugin
+    from omegaconf import OmegaConf
 
-    return 1 if check_plugin(given.file, given.function, given.n, print) else 0
+    from pipeline.catalog.check import Wanted, check_plugin
+
+    options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(given.set))
+    wanted = Wanted(given.only, given.n, options)
+    return 1 if check_plugin(given.file, wanted, print) else 0
 
 
 def _plugins(parser: argparse.ArgumentParser) -> None:

@@ -6,17 +6,18 @@ import inspect
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
+from typing import Any
 
 import torch
 
 from pipeline.errors import ConfigurationError, PipelineError, nearest
-from pipeline.function import Function
+from pipeline.function import AnySize, Function, GridKind, Space
 from pipeline.registry import Registry, build_registry
-from pipeline.testing import Advice, FunctionTests
+from pipeline.testing import Advice, FunctionTests, GridTests
 
 OK, ADVICE, FAILED, SKIPPED = "ok", "advice", "FAILED", "skipped"
 FIRST = (
@@ -25,6 +26,8 @@ FIRST = (
     "test_is_finite_in_its_domain",
     "test_can_be_differentiated",
     "test_finite_differences",
+    "test_rows_are_points",
+    "test_gives_the_same_again",
 )  # where one fails, all that follow would say the same
 SLOW_SECONDS = 0.01  # of one value: derivatives at a million points then take hours
 # what torch says, and what a plugin's author can do about it
@@ -73,13 +76,27 @@ class Verdict:
         )
 
 
-def check_plugin(file: str, name: str | None, n: int | None, tell: Callable[[str], None]) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What of a plugin is checked, and how.
+
+    Attributes:
+        name: Only this one of its functions and grids; None for all.
+        n: Number of inputs, where any will do; None for their own.
+        options: Parameters of functions, options of grids, that differ from their defaults.
+    """
+
+    name: str | None = None
+    n: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_plugin(file: str, wanted: Wanted, tell: Callable[[str], None]) -> int:
     """Run the conformance kit on everything that a plugin file contributes.
 
     Args:
         file: The file.
-        name: Only this one of its functions; None for all.
-        n: Number of inputs, for functions of any n; None for their own.
+        wanted: What of it.
         tell: Takes the text, line by line, as it becomes known.
 
     Returns:
@@ -93,13 +110,10 @@ def check_plugin(file: str, name: str | None, n: int | None, tell: Callable[[str
         tell(str(verdict))
 
     registry = _load(file, note)
-    if registry is not None:
-        for record in _own(registry, file, name):
-            tell(f"function {record.name}")
-            for verdict in _judge(record, n):
-                note(verdict)
-        for kind in _contributed(registry, "gridkind", file):
-            note(Verdict(OK, f"grid {kind} is contributed; its options can be read"))
+    for record in [] if registry is None else _own(registry, file, wanted.name):
+        tell(f"{'function' if isinstance(record, Function) else 'grid'} {record.name}")
+        for verdict in _judge(record, wanted):
+            note(verdict)
     counts = [
         sum(verdict.outcome == kind for verdict in verdicts)
         for kind in (OK, ADVICE, FAILED, SKIPPED)
@@ -119,6 +133,17 @@ def _load(file: str, note: Callable[[Verdict], None]) -> Registry | None:
     return registry
 
 
+def _own(registry: Registry, file: str, name: str | None) -> list[Function | GridKind]:
+    records: list[Function | GridKind] = [
+        *(registry.functions[own] for own in _contributed(registry, "function", file)),
+        *(registry.grids[own] for own in _contributed(registry, "gridkind", file)),
+    ]
+    names = [record.name for record in records]
+    if name is not None and name not in names:
+        raise ConfigurationError([f"{file} contributes no {name!r}. {nearest(name, names)}"])
+    return [record for record in records if name in (None, record.name)]
+
+
 def _contributed(registry: Registry, kind: str, file: str) -> list[str]:
     return [
         what.removeprefix(f"{kind} ")
@@ -127,33 +152,45 @@ def _contributed(registry: Registry, kind: str, file: str) -> list[str]:
     ]
 
 
-def _own(registry: Registry, file: str, name: str | None) -> list[Function]:
-    names = _contributed(registry, "function", file)
-    if name is not None and name not in names:
-        raise ConfigurationError(
-            [f"{file} contributes no function {name!r}. {nearest(name, names)}"]
-        )
-    return [registry.functions[own] for own in names if name in (None, own)]
-
-
-def _judge(record: Function, n: int | None) -> Iterator[Verdict]:
-    case = type("Checked", (FunctionTests,), {"function": record, "n": n})()
-    built = _attempt("It can be built with its default parameters.", lambda: case.bound.f, record)
+def _judge(record: Function | GridKind, wanted: Wanted) -> Iterator[Verdict]:
+    case = _case(record, wanted)
+    what = "It can be built with " + ("these options." if wanted.options else "its defaults.")
+    built = _attempt(what, lambda: _build(case), record)
     yield built
     if built.outcome == FAILED:
         return
-    yield _speed(case)
-    laws = [law for law in vars(FunctionTests) if law.startswith("test_")]
+    if isinstance(case, FunctionTests):
+        yield _speed(case)
+    laws = [law for law in vars(type(case).__mro__[1]) if law.startswith("test_")]
+    first = [law for law in FIRST if law in laws]
     broken = False
-    for law in [*FIRST, *(law for law in laws if law not in FIRST)]:
+    for law in [*first, *(law for law in laws if law not in first)]:
         method = getattr(case, law)
         what = inspect.getdoc(method) or law
         verdict = Verdict(SKIPPED, what) if broken else _attempt(what, method, record)
-        broken |= law in FIRST and verdict.outcome == FAILED
+        broken |= law in first and verdict.outcome == FAILED
         yield verdict
 
 
-def _attempt(what: str, law: Callable[[], object], record: Function) -> Verdict:
+def _case(record: Function | GridKind, wanted: Wanted) -> FunctionTests | GridTests:
+    """The tests of a record, as its author would write them."""
+    kind: type[FunctionTests] | type[GridTests]
+    said: dict[str, Any]
+    if isinstance(record, Function):
+        kind = FunctionTests
+        said = {"function": record, "n": wanted.n, "parameters": wanted.options}
+    else:
+        kind, space = GridTests, Space(AnySize() if wanted.n is None else wanted.n)
+        said = {"grid": record, "space": space, "options": wanted.options}
+    case: FunctionTests | GridTests = type("Checked", (kind,), said)()
+    return case
+
+
+def _build(case: FunctionTests | GridTests) -> object:
+    return case.bound.f if isinstance(case, FunctionTests) else case.built
+
+
+def _attempt(what: str, law: Callable[[], object], record: Function | GridKind) -> Verdict:
     began = time.monotonic()
     printed = StringIO()
     with warnings.catch_warnings(record=True) as seen, redirect_stdout(printed):
@@ -170,7 +207,7 @@ def _attempt(what: str, law: Callable[[], object], record: Function) -> Verdict:
     return Verdict(outcome, what, advice, time.monotonic() - began)
 
 
-def _explain(error: Exception, record: Function) -> str:
+def _explain(error: Exception, record: Function | GridKind) -> str:
     if isinstance(error, AssertionError):
         return str(error)
     text = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
@@ -178,7 +215,7 @@ def _explain(error: Exception, record: Function) -> str:
     return "\n".join([f"{text}{_place(error, record)}", *meanings[:1]])
 
 
-def _place(error: BaseException, record: Function) -> str:
+def _place(error: BaseException, record: Function | GridKind) -> str:
     """The last line of the plugin's own file that the error came through."""
     source = inspect.getsourcefile(record.build)
     while error.__cause__ is not None:

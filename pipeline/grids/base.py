@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import GridError
+from pipeline.errors import GridError, PipelineError
 
 
 class Grid(ABC):
@@ -71,10 +71,21 @@ class Grid(ABC):
             raise TypeError(f"a grid takes slices start:stop of step 1, got {index!r}")
         start, stop, _ = index.indices(len(self))
         stop = max(start, stop)
-        points = self.rows(start, stop).to(torch.float64)
-        if points.shape != (stop - start, self.n):
+        points = self._rows(start, stop)
+        if not isinstance(points, Tensor) or points.shape != (stop - start, self.n):
+            got = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
             raise GridError(
                 f"grid {type(self).__name__} has to give points of shape {(stop - start, self.n)} for "
-                f"[{start}:{stop}], got {tuple(points.shape)}; correct its rows()"
+                f"[{start}:{stop}], got {got}; correct its rows()"
             )
-        return points
+        return points.to(torch.float64)
+
+    def _rows(self, start: int, stop: int) -> object:
+        try:
+            return self.rows(start, stop)
+        except PipelineError:
+            raise
+        except Exception as error:  # the plugin's own code may raise anything
+            raise GridError(
+                f"grid {type(self).__name__}: its rows({start}, {stop}) raises {type(error).__name__}: {error}"
+            ) from error

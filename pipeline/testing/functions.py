@@ -1,21 +1,8 @@
-"""Conformance tests for plugin authors.
-
-Write one class per function, in a file that pytest collects::
-
-    from pipeline.testing import FunctionTests
-
-    class TestMine(FunctionTests):
-        function = "mine"
-        plugins = ("./mine.py",)
-
-Every test is a law that the function has to keep so that all routes, modes and batches of a
-run give the same, right numbers.
-"""
+"""Laws of a function."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -33,13 +20,10 @@ from pipeline.errors import nearest
 from pipeline.function import AnySize, BoundFunction, Function, Scenario, bind_function
 from pipeline.parameters import bind
 from pipeline.registry import build_registry
+from pipeline.testing.words import advise, spell
 
 FEW_DIGITS = 1e-6  # of a deviation that rounding alone does not explain
 ORDERS = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
-
-
-class Advice(UserWarning):
-    """What a function does without being wrong, and had better not."""
 
 
 class FunctionTests:
@@ -111,7 +95,7 @@ class FunctionTests:
             first, again = self.bound.f(point.clone()), self.bound.f(point.clone())
             assert torch.equal(first.isnan(), again.isnan()), "NaN at one call, and not at the next"
             assert torch.equal(first.nan_to_num(), again.nan_to_num()), (
-                f"the value at {_spell(point)} is {_spell(first)} at one call and {_spell(again)} at the next; "
+                f"the value at {spell(point)} is {spell(first)} at one call and {spell(again)} at the next; "
                 "a function has to be free of randomness and memory (draw random numbers once, in build)"
             )
 
@@ -120,7 +104,7 @@ class FunctionTests:
         for point in self.points:
             y = self.bound.f(point)
             assert bool(y.isfinite().all()), (
-                f"the value at {_spell(point)} is {_spell(y)}; correct the function, or say by domain=(…, …) "
+                f"the value at {spell(point)} is {spell(y)}; correct the function, or say by domain=(…, …) "
                 f"where it is defined (now {self.bound.function.domain})"
             )
 
@@ -129,12 +113,12 @@ class FunctionTests:
         levels = [derivatives(self.bound.f, point, self.order) for point in self.points]
         broken = [not all(bool(part.isfinite().all()) for part in level) for level in levels]
         if any(broken):
-            _advise(
-                f"derivatives at {_spell(self.points[broken.index(True)])} are not finite, and such points will "
+            advise(
+                f"derivatives at {spell(self.points[broken.index(True)])} are not finite, and such points will "
                 "be flagged; torch.where still differentiates the branch that it does not take"
             )
         if all(bool((level[1] == 0).all()) for level in levels if self.order):
-            _advise(
+            advise(
                 "every first derivative is zero: does the value depend on x by torch operations?"
             )
 
@@ -147,15 +131,15 @@ class FunctionTests:
         ):
             assert len(names) in (0, length), f"{kind}: expected none or {length}, got {len(names)}"
         if not record.source:
-            _advise("source= is empty; name the paper or book that defines the function")
+            advise("source= is empty; name the paper or book that defines the function")
         if not record.summary:
-            _advise("summary= is empty; say in one line what the function is")
+            advise("summary= is empty; say in one line what the function is")
 
     def test_there_is_an_independent_oracle(self) -> None:
         """A closed form or a scenario says what the numbers must be."""
         record = self.bound.function
         if not (record.closed_form or record.scenarios):
-            _advise("give closed_form= or scenarios=, so that somebody can see a wrong sign")
+            advise("give closed_form= or scenarios=, so that somebody can see a wrong sign")
 
     def test_closed_forms(self) -> None:
         """The derivatives equal those that the record writes out by hand."""
@@ -163,7 +147,7 @@ class FunctionTests:
             for point in self.points:
                 seen = self._reference(self.bound, point, name)
                 expected = formula(point, **self.bound.parameters)
-                self._agree(expected, seen, f"closed form of {name} at {_spell(point)}")
+                self._agree(expected, seen, f"closed form of {name} at {spell(point)}")
 
     def test_scenarios(self) -> None:
         """The derivatives equal the published ones at the points of the record."""
@@ -202,7 +186,7 @@ class FunctionTests:
             if name == "loop":
                 raise
             reason = str(error).strip().split("\n")[0]
-            _advise(
+            advise(
                 f"route {name} cannot evaluate it ({type(error).__name__}: {reason:.200}): jobs go point by "
                 "point, which is right and slow; where that comes from if, .item() or float(), write torch.where"
             )
@@ -284,9 +268,7 @@ class FunctionTests:
             if any(deviation.error > FEW_DIGITS for deviation in deviations):
                 raise
             if any(deviation.excess > 1 for deviation in deviations):
-                _advise(
-                    f"{error}: the function magnifies rounding here, and jobs will not use this"
-                )
+                advise(f"{error}: the function magnifies rounding here, and jobs will not use this")
 
     def _agree_rows(self, seen: Tensor, expected: Tensor, what: str) -> None:
         for row, truth in zip(seen, expected, strict=True):
@@ -298,22 +280,12 @@ class FunctionTests:
             f"{what}: expected shape {tuple(expected.shape)}, got {tuple(seen.shape)}"
         )
         assert torch.equal(seen.isnan(), expected.isnan()), (
-            f"{what}: got {_spell(seen)}, expected {_spell(expected)}: NaN in one and not in the other"
+            f"{what}: got {spell(seen)}, expected {spell(expected)}: NaN in one and not in the other"
         )
         seen, expected = seen.nan_to_num(), expected.nan_to_num()
         error = float((seen - expected).abs().max())
         allowed = self.tolerance * float(expected.abs().max())
         assert error <= allowed, (
-            f"{what}: got {_spell(seen)}, expected {_spell(expected)}; they differ by {error:.2e}, "
+            f"{what}: got {spell(seen)}, expected {spell(expected)}; they differ by {error:.2e}, "
             f"allowed is {allowed:.2e}"
         )
-
-
-def _advise(text: str) -> None:
-    warnings.warn(text, Advice, stacklevel=3)
-
-
-def _spell(values: Tensor) -> str:
-    numbers = values.flatten().tolist()
-    text = ", ".join(f"{number:.6g}" for number in numbers[:6])
-    return f"({text}{', …' if len(numbers) > 6 else ''})" if values.ndim else text
