@@ -105,7 +105,7 @@ class Function:
     """
 
     name: str
-    build: Callable[..., Callable[[Tensor], Tensor]]
+    build: Callable[..., Callable[..., Any]]
     n: int | AnySize | Callable[..., int] = AnySize()
     output_shape: Shapes | Callable[..., Shapes] = ()
     domain: tuple[Bound, Bound] = (-1.0, 1.0)
