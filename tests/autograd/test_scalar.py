@@ -38,6 +38,7 @@ def pairs(x):
     return (x[i] - x[j]).abs().pow(1.5)
 
 
+AT = torch.tensor([1, 1, 0])
 ARITHMETIC = {
     "add": lambda x: x + x.flip(0) * 2,
     "add_alpha": lambda x: torch.add(x, x.exp(), alpha=3),
@@ -137,6 +138,25 @@ SHAPES = {
     "inplace": inplace,
     "by_mask": by_mask,
     "pairs": pairs,
+    "index_add": lambda x: torch.zeros_like(x).index_add(0, AT, x**2, alpha=-2) * x,
+    "index_add_rows": lambda x: (
+        torch.outer(x, x).index_add(1, AT, torch.outer(x, x**2).expand(3, 3)).flatten()
+    ),
+    "index_put": lambda x: (x * x).index_put((AT[1:],), x[1:].exp()),
+    "index_put_added": lambda x: (x * x).index_put((AT,), x.exp(), accumulate=True) * x,
+    "index_put_number": lambda x: torch.outer(x, x).index_put((AT[:1], AT), x[0], accumulate=True)[
+        1
+    ],
+    "index_copy": lambda x: (x * x).index_copy(0, AT[1:], x[1:].exp()) * x,
+    "scatter": lambda x: (x * x).scatter(0, AT[1:], x[1:].exp()) * x,
+    "scatter_number": lambda x: (x * x).scatter(0, AT[1:], 0.5) * x,
+    "scatter_add": lambda x: (x * x).scatter_add(0, AT, x.exp()) * x,
+    "scatter_add_part": lambda x: torch.outer(x, x).scatter_add(1, AT[None], torch.outer(x, x)[:1])[
+        0
+    ],
+    "scatter_sum": lambda x: (x * x).scatter_reduce(0, AT, x.exp(), "sum") * x,
+    "scatter_prod": lambda x: (x * x).scatter_reduce(0, AT, x.exp(), "prod") * x,
+    "index_depends": lambda x: (x * x).index_add(0, (x > 0.5).long(), x),
     "cross": lambda x: torch.linalg.cross(x, x.flip(0) * x),
     "loop": lambda x: torch.stack([x[i] ** (i + 1) for i in range(3)]),
 }
@@ -170,7 +190,19 @@ REDUCTIONS = {
     "conv": lambda x: functional.conv1d((x * x)[None, None], SQUARE[:1, None, :2].to(x)).flatten(),
 }
 ALL = ARITHMETIC | UNARY | ACTIVATIONS | CHOICES | SHAPES | REDUCTIONS
-REFUSED = {"detach", "selu_kink", "data", "fmod", "remainder", "copysign", "det", "cdist", "conv"}
+REFUSED = {
+    "scatter_prod",
+    "index_depends",
+    "detach",
+    "selu_kink",
+    "data",
+    "fmod",
+    "remainder",
+    "copysign",
+    "det",
+    "cdist",
+    "conv",
+}
 ORDINARY = torch.tensor([[0.31, 0.73, 0.52], [0.9, 0.11, 0.43], [0.2, 0.21, 0.65]]).double()
 LARGE = torch.tensor([[1.3, 2.7, 1.9], [-0.6, 2.0, -1.7]]).double()
 SPECIAL = torch.tensor(

@@ -48,10 +48,8 @@ def test_every_function_has_a_row():
 def test_every_function_through_every_compiler(name, route):
     case = type("Case", (FunctionTests,), {"function": name, **ROWS[name]})()
     operators = case._operators()
-    if name == "reaction_network":  # index_add has no scalar rule, and Inductor fails on it
-        with pytest.raises(
-            pipeline.PipelineError, match=f"{route} .*refused: .*(index_add|Inductor)"
-        ):
+    if name == "reaction_network" and route == "compiled":  # Inductor fails on its index_add
+        with pytest.raises(pipeline.PipelineError, match="compiled .*refused: .*Inductor"):
             pipeline.prepare(case.bound.f, case.points, operators, route=route)
         return
     evaluator = pipeline.prepare(case.bound.f, case.points, operators, route=route)

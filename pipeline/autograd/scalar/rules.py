@@ -11,6 +11,7 @@ import torch
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.dag import ONE, ZERO, Dag
 from pipeline.autograd.scalar.entries import Entries, as_entries, as_numbers, elementwise
+from pipeline.autograd.scalar.placing import PLACING
 
 Rule = Callable[..., Entries]
 
@@ -56,13 +57,6 @@ def _masked_fill(dag: Dag, x: Any, mask: Any, value: Any) -> Entries:
 def _pad(dag: Dag, x: Entries, pad: Sequence[int], value: float = 0) -> Entries:
     filled = torch.nn.functional.pad(x.nodes, list(pad), value=dag.constant(float(value)))
     return Entries(filled, x.mask)
-
-
-def _index_put(dag: Dag, x: Any, indices: Any, values: Any, accumulate: bool = False) -> Entries:
-    if accumulate or any(isinstance(index, Entries) for index in indices):
-        raise RefusedError("it accumulates by index, or its indices depend on the point")
-    parts = [as_numbers(dag, as_entries(part, dag)).nodes for part in (x, values)]
-    return Entries(torch.ops.aten.index_put.default(parts[0], indices, parts[1]))
 
 
 def _reduce(dag: Dag, x: Any, dim: Any, keepdim: bool, fold: Callable[[list[int]], int]) -> Entries:
@@ -194,6 +188,7 @@ def _same(dag: Dag, x: Entries, **options: Any) -> Entries:
 
 
 RULES: dict[str, Rule] = {
+    **PLACING,
     "add": _add,
     "sub": _sub,
     "rsub": _rsub,
@@ -203,7 +198,6 @@ RULES: dict[str, Rule] = {
     "clamp_max": _clamp_max,
     "masked_fill": _masked_fill,
     "constant_pad_nd": _pad,
-    "index_put": _index_put,
     "_softmax": _softmax,
     "_log_softmax": _log_softmax,
     "logsumexp": _logsumexp,
