@@ -33,6 +33,7 @@ from pipeline.keywords import (
     RunKeywords,
     masses,
     operator_names,
+    pattern,
     plain,
     plugin_files,
     storage,
@@ -40,6 +41,7 @@ from pipeline.keywords import (
 )
 from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
+from pipeline.patterns import sparse_format
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
 from pipeline.store.reader import Results, open_results
@@ -69,7 +71,8 @@ def prepare(
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
             masses (of eigenvalues: one per variable, or per group of as many),
-            symmetric (full or packed), format (dense, sparse or auto),
+            symmetric (full or packed), format (dense, sparse or auto), pattern (of a sparse result: a
+            file or a matrix, see `pipeline.patterns.read_pattern`),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 
@@ -106,7 +109,8 @@ def evaluate(
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
             masses (of eigenvalues: one per variable, or per group of as many),
-            symmetric (full or packed), format (dense, sparse or auto),
+            symmetric (full or packed), format (dense, sparse or auto), pattern (of a sparse result: a
+            file or a matrix, see `pipeline.patterns.read_pattern`),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 
@@ -171,7 +175,7 @@ def run(
         executor: Who computes: none for this process, local, slurm or dask; with options as
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
-            `pipeline.job.Job`), outputs, masses, symmetric, directions, the fields of
+            `pipeline.job.Job`), outputs, masses, symmetric, format, pattern, directions, the fields of
             `pipeline.job.Options`, and ``store``: how the results lie on disk, as in
             ``{"compression": "gzip"}``, which conf/store/ describes.
 
@@ -189,6 +193,7 @@ def run(
         wrt=plain(keywords.get("wrt")),
         outputs=plain(keywords.get("outputs")),
         masses=masses(keywords),
+        pattern=pattern(keywords),
         plugins=plugin_files(keywords),
         options=options,
         output_dir=Path(output_dir),
@@ -211,14 +216,20 @@ def _ask(
         keywords.get("order"),
         keywords.get("wrt"),
         keywords.get("symmetric", "full"),
-        keywords.get("format", "dense"),
+        _format(keywords),
         direction_of(grid),
         masses(keywords),
+        pattern(keywords),
     )
     asked = ask(bound, wanted)
     if faults := asked.form.faults():
         raise ConfigurationError(faults)
     return grid, options, asked
+
+
+def _format(keywords: Keywords) -> str:
+    given = keywords.get("pattern")
+    return sparse_format(keywords.get("format", "dense" if given is None else "sparse"), given)
 
 
 def _directed(grid: Grid, keywords: Keywords) -> Grid:
@@ -318,7 +329,7 @@ def _grid(points: Any) -> Grid:
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
     words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "masses", "symmetric"]
-    words += ["format", "directions", *(["store"] if stored else [])]
+    words += ["format", "pattern", "directions", *(["store"] if stored else [])]
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ConfigurationError
 from pipeline.parameters import bind, parameters_of
+
+if TYPE_CHECKING:
+    from pipeline.autograd.sparsity.pattern import Pattern
 
 Compression = Literal["none", "gzip", "zstd"]
 Format = Literal["auto", "dense", "sparse"]
@@ -114,6 +117,7 @@ class Job:
         outputs: Which outputs of a vector function are kept, by index or name; None for all.
         masses: One for each variable, or for each group of as many: the eigenvalues are then those of
             M^-1/2 H M^-1/2.
+        pattern: Entries of a sparse result that can be other than zero; None for these to be found.
         grid: Name of the kind of grid.
         grid_options: Options of the grid that the user gave.
         directions: What jvp, vjp and hvp are taken along: the name of a kind of grid, and its
@@ -137,6 +141,7 @@ class Job:
     wrt: str | int | tuple[str | int, ...] | None = None
     outputs: str | int | tuple[str | int, ...] | None = None
     masses: tuple[float, ...] = ()
+    pattern: Pattern | None = None
     grid: str = ""
     grid_options: Mapping[str, Any] = field(default_factory=dict)
     directions: Mapping[str, Any] = field(default_factory=dict)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Wrt
 from pipeline.errors import ConfigurationError
 from pipeline.job import Storage, Workers
+from pipeline.patterns import read_pattern, sparse_format
 from pipeline.store.compression import resolve_storage
 
 
@@ -33,6 +36,7 @@ class Keywords(TypedDict, total=False):
     on_disagreement: str
     on_point_error: str
     symmetric: str
+    pattern: Any
     format: str
     directions: Any
 
@@ -58,9 +62,19 @@ def workers(executor: str | Mapping[str, Any]) -> Workers:
 def storage(keywords: RunKeywords) -> Storage:
     """How results lie on disk."""
     given = keywords.get("store", {})
-    if "symmetric" in keywords:
-        given = {**given, "symmetric": keywords["symmetric"]}
-    return resolve_storage(given)
+    for name in ("symmetric", "format"):
+        if name in keywords:
+            given = {**given, name: keywords[name]}
+    kept = resolve_storage(given)
+    chosen = keywords.get("pattern")
+    sparse_format(kept.format, chosen)
+    return kept if chosen is None else replace(kept, format="sparse")
+
+
+def pattern(keywords: Keywords) -> Pattern | None:
+    """The pattern of a sparse result, where one is given."""
+    given = keywords.get("pattern")
+    return None if given is None else read_pattern(given)
 
 
 def masses(keywords: Keywords) -> tuple[float, ...]:

@@ -120,6 +120,7 @@ class Work:
             storage.format,
             direction,
             job.masses,
+            job.pattern,
         )
         return ask(self.function, wanted)
 
@@ -176,6 +177,7 @@ class Work:
             **({"symmetric": "packed"} if packed else {}),
             **({} if self.pattern is None else {"format": "sparse"}),
             **({"masses": list(self.masses)} if self.masses else {}),
+            **({} if self.job.pattern is None else {"pattern": self.job.pattern.digest}),
         }
 
     @property

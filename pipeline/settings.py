@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Schema:
     wrt: Any = None
     outputs: Any = None
     masses: list[float] = field(default_factory=list)
+    pattern: str | None = None
     plugins: list[str] = field(default_factory=list)
     order: int | None = None
     dtype: str = "float64"
@@ -104,7 +105,8 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     _require_keys(plain)
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
-    executor = dict(plain["executor"])
+    executor, storage = dict(plain["executor"]), Storage.of(plain["store"])
+    pattern = _pattern(plain["pattern"], storage)
     return Job(
         name=_folder_name(job["name"]),
         operators=_operators(job["operators"]),
@@ -114,6 +116,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         wrt=_items("wrt", "inputs, parameters", plain["wrt"]),
         outputs=_items("outputs", "null for all", plain["outputs"]),
         masses=tuple(plain["masses"]),
+        pattern=pattern,
         grid=str(grid.pop("name")),
         grid_options=grid,
         directions={} if plain["directions"].get("name", "none") == "none" else plain["directions"],
@@ -138,10 +141,19 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         output_dir=Path(plain["output_dir"]),
         shard_rows=plain["shard_rows"],
         executor=Workers(str(executor.pop("name")), executor.pop("retries", 0), executor),
-        storage=Storage.of(plain["store"]),
+        storage=storage if pattern is None else replace(storage, format="sparse"),
         dry_run=plain["dry_run"] or plain["explain"],
         config=files or {},
     )
+
+
+def _pattern(path: str | None, storage: Storage) -> Any:
+    if path is None:
+        return None
+    from pipeline.patterns import read_pattern, sparse_format  # torch, which --help does not need
+
+    sparse_format(storage.format, path)
+    return read_pattern(path)
 
 
 def _require_keys(plain: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ FORMATS = ("dense", "sparse", "auto")
 FEWEST = 10_000  # entries of a matrix for which zeros are worth looking for unasked
 DENSEST = 1 / 8  # part of a matrix that is kept sparse unasked
 AUTHORS = "the pattern is the function author's"
+USERS = "the pattern is the user's"
+WHERE = {AUTHORS: "Function(sparsity=…)", USERS: "pattern="}
 
 Given = Mapping[str, Callable[..., Any]]
 
@@ -35,11 +37,13 @@ class Form:
         given: Patterns that the function's author gives, by operator: ``g(n) -> mask (m, n)`` or
             (rows, columns); the others are found.
         known: The pattern, where it has been found already.
+        user: The pattern that the user gives.
     """
 
     format: str = "dense"
     given: Given = field(default_factory=dict)
     known: Pattern | None = None
+    user: Pattern | None = None
 
     def faults(self) -> list[str]:
         """What is wrong with it, a sentence each."""
@@ -88,7 +92,8 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
             return None
         raise ConfigurationError(
             [
-                f"format=sparse: no pattern is found: {reason}; give one as Function(sparsity=…), or format=dense"
+                f"format=sparse: no pattern is found: {reason}; give one as pattern= or "
+                "Function(sparsity=…), or format=dense"
             ]
         ) from None
     if form.format == "auto" and pattern.density > DENSEST:
@@ -119,7 +124,7 @@ def mark_sparse(operators: tuple[Operator, ...], pattern: Pattern | None) -> tup
 
 
 def confirm_pattern(request: Request) -> tuple[Pattern | None, tuple[str, ...]]:
-    """Compare a pattern that the function's author gives with the one that its operations have.
+    """Compare a pattern that the user or the function's author gives with that of the operations.
 
     Args:
         request: What is evaluated.
@@ -128,7 +133,8 @@ def confirm_pattern(request: Request) -> tuple[Pattern | None, tuple[str, ...]]:
         The pattern of the request, with a note where nothing confirms it, and what is wrong with it.
     """
     given = request.pattern
-    if given is None or AUTHORS not in given.notes:
+    said = [] if given is None else [note for note in given.notes if note in WHERE]
+    if given is None or not said:
         return given, ()
     try:
         found = known_pattern(replace(request, pattern=None))
@@ -143,7 +149,7 @@ def confirm_pattern(request: Request) -> tuple[Pattern | None, tuple[str, ...]]:
     row, column = divmod(int(missing[0]), given.shape[1])
     return given, (
         f"the given pattern leaves out {len(missing)} entries that the operations of the function can "
-        f"make, such as row {row}, column {column}: add them to Function(sparsity=…), or leave it "
+        f"make, such as row {row}, column {column}: add them to {WHERE[said[0]]}, or leave it "
         "out for the pattern to be found",
     )
 
@@ -162,17 +168,33 @@ def may_pay(form: str, shape: tuple[int, int]) -> bool:
 
 
 def _given(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pattern | None:
+    shape = (request.m if request.output_shape else request.n, request.n)
     names = [operator.name for operator in operators if operator.order == request.order]
+    if form.user is not None:
+        return _of_user(form.user, shape, request)
     known = [form.given[name] for name in names if name in form.given]
     if not known or request.variable.spec() is not None:
         return None
-    made = known[0](request.n)
-    shape = (request.m if request.output_shape else request.n, request.n)
-    flat = _flat(made, shape)
-    pattern = Pattern.of_flat(flat, shape, (AUTHORS,))
+    pattern = Pattern.of_flat(_flat(known[0](request.n), shape), shape, (AUTHORS,))
     if not request.output_shape and not pattern.is_symmetric:
         raise ConfigurationError(["sparsity: the pattern of a Hessian has to be symmetric"])
     return pattern
+
+
+def _of_user(pattern: Pattern, shape: tuple[int, int], request: Request) -> Pattern:
+    what = "the Jacobian" if request.output_shape else "the Hessian"
+    if tuple(pattern.shape) != shape:
+        raise ConfigurationError(
+            [
+                f"pattern: expected {shape[0]} x {shape[1]}, the shape of {what}, got {pattern.shape[0]} x "
+                f"{pattern.shape[1]}; give that of this function, or leave it out for the pattern to be found"
+            ]
+        )
+    if not request.output_shape and not pattern.is_symmetric:
+        raise ConfigurationError(
+            ["pattern: that of a Hessian has to be symmetric; give both of its triangles"]
+        )
+    return replace(pattern, notes=(USERS,))
 
 
 def _flat(made: Any, shape: tuple[int, int]) -> Tensor:

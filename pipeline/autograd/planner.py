@@ -27,6 +27,7 @@ from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import BOTH, parse_mode
+from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, nearest
 from pipeline.function import BoundFunction
@@ -81,6 +82,7 @@ class Wanted:
         direction: What jvp, vjp and hvp are taken along; where every point has its own, it stands
             behind the point in the rows that are evaluated.
         masses: What weights the Hessian of eigenvalues.
+        pattern: Entries that can be other than zero, where the user gives them.
     """
 
     operators: tuple[str, ...]
@@ -90,6 +92,7 @@ class Wanted:
     form: str = "dense"
     direction: Direction | None = None
     masses: tuple[float, ...] = ()
+    pattern: Pattern | None = None
 
 
 def ask(function: BoundFunction, wanted: Wanted) -> Asked:
@@ -117,7 +120,7 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
         function.output_shape,
         variable,
         wanted.symmetric,
-        Form(wanted.form, given),
+        Form(wanted.form, given, user=wanted.pattern),
         wanted.direction,
         known,
         wanted.masses,

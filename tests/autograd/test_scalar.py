@@ -13,6 +13,7 @@ from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.scalar import derive
+from pipeline.autograd.scalar.expand import expand
 from pipeline.autograd.scalar.operations import OPERATIONS
 
 WEIGHTS = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
@@ -386,3 +387,15 @@ print(ROUTES["scalar"].prepare(request, "rev", 1, 64)(x[None])[1].tolist())
         seen.append((done.stdout, libraries))
     assert seen[0] == seen[1]
     assert seen[0][1]
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (SHAPES["scatter_prod"], "it reduces where an index says, and not by sums alone"),
+        (lambda x: (x * x).index_put((x > 0.5,), x[0]), "where it writes depends on the point"),
+    ],
+)
+def test_writes_that_are_no_sums_or_follow_values_are_refused(f, words):
+    with pytest.raises(RefusedError, match=words):
+        expand(f, ORDINARY[0], 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +89,13 @@ class Pattern:
     def flat(self) -> Tensor:
         """Position of each entry in the flattened matrix, int64 (nnz,), ascending."""
         return self.rows * self.shape[1] + self.columns
+
+    @property
+    def digest(self) -> str:
+        """Names the shape and the entries."""
+        entries = hashlib.sha256(str(tuple(self.shape)).encode())
+        entries.update(self.flat.numpy().tobytes())
+        return entries.hexdigest()[:16]
 
     @cached_property
     def indptr(self) -> Tensor:
