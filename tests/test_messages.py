@@ -163,10 +163,6 @@ PROVOKED = {
         RefusedError, "the bounds of a clamp depend on the point",
         scalar(lambda x: torch.clamp(x, min=x.flip(0)).sum()),
     ),
-    "accumulate": (
-        RefusedError, "it accumulates by index, or its indices depend on the point",
-        scalar(lambda x: x.index_put((torch.tensor([0, 0]),), x[:2], accumulate=True).sum()),
-    ),
     "grid": (
         GridError, r"grid Wrong has to give points of shape \(2, 2\) for \[0:2\], got \(2, 3\); correct its rows",
         lambda: Wrong()[0:2],
