@@ -147,6 +147,8 @@ def _evidence(certificate: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     yield "reference", certificate["reference"]
     yield "compared", f"{certificate['points_checked']} points, in batches of {widths}"
     yield "largest error", _spell(certificate["reference_error"])
+    if estimated := certificate.get("estimated_error"):
+        yield "estimated error", _spell(estimated)
     if certificate["rows_checked"]:
         error = _spell(certificate["rows_error"])
         yield "while running", f"rows compared: {certificate['rows_checked']}, error {error}"

@@ -32,6 +32,8 @@ class Options:
         memory: Bytes that an evaluation may hold; None takes half of what is free.
         on_disagreement: error or warn, when derivatives disagree with an oracle.
         on_point_error: flag or stop, when the function raises at a point.
+        finite_differences: Whether differences of values are taken where automatic differentiation
+            cannot be used.
     """
 
     dtype: str = "float64"
@@ -43,6 +45,7 @@ class Options:
     memory: int | None = None
     on_disagreement: str = "error"
     on_point_error: str = "flag"
+    finite_differences: bool = False
 
 
 @dataclass(frozen=True)

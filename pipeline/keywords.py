@@ -35,6 +35,7 @@ class Keywords(TypedDict, total=False):
     memory: int | None
     on_disagreement: str
     on_point_error: str
+    finite_differences: bool
     symmetric: str
     pattern: Any
     format: str

@@ -18,6 +18,7 @@ from pipeline.autograd.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
 from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices, resolve, structures
+from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.directions import direction_of
@@ -178,7 +179,14 @@ class Work:
             **({} if self.pattern is None else {"format": "sparse"}),
             **({"masses": list(self.masses)} if self.masses else {}),
             **({} if self.job.pattern is None else {"pattern": self.job.pattern.digest}),
+            **({"finite_differences": True} if self._may_differ else {}),
         }
+
+    @property
+    def _may_differ(self) -> bool:
+        """Whether numbers that are less accurate than all others are let pass."""
+        options = self.job.options
+        return options.finite_differences or options.route == FiniteDifferenceRoute.name
 
     @property
     def masses(self) -> tuple[float, ...]:

@@ -48,6 +48,7 @@ class Schema:
     output_dir: str = "outputs"
     on_disagreement: str = "error"
     on_point_error: str = "flag"
+    finite_differences: bool = False
     dry_run: bool = False
     explain: bool = False
 
@@ -134,6 +135,7 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
                     "chunk",
                     "on_disagreement",
                     "on_point_error",
+                    "finite_differences",
                 )
             },
         ),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.border import at_border, callable_of
+from pipeline.autograd.by_differences import REFERENCE, differences_of
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.contractions import Direction
 from pipeline.autograd.module_function import as_function
@@ -21,6 +22,7 @@ from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices, without_direction
 from pipeline.autograd.request import Request
+from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Beside, resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
@@ -151,11 +153,13 @@ def _compare(
     request = asking(bare, operators)
     kept = {key: _kept_name(results, by_key[key]) for key in request.keys}
     request = replace(request, pattern=_pattern(results, kept.get(request.sparse_order, "")))
-    oracle = build_oracle(request, points)
     stored = [
         torch.from_numpy(np.stack([results[kept[key]][row] for row in rows]))
         for key in request.keys
     ]
+    if results.certificate["route"] == FiniteDifferenceRoute.name:
+        return _differences(results, request, operators, points, stored)
+    oracle = build_oracle(request, points)
     deviations = oracle.compare(stored)
     facts = [f"{len(rows)} points compared with {oracle.reference}"]
     facts += [
@@ -174,6 +178,34 @@ def _compare(
     ]
     checks = check_reference(request, points, oracle)
     return [*facts, *checks.unchecked], [*faults, *checks.disagreements]
+
+
+def _differences(
+    results: Results,
+    request: Request,
+    operators: Sequence[Operator],
+    points: Tensor,
+    stored: Sequence[Tensor],
+) -> tuple[list[str], list[str]]:
+    """The same where torch has no derivative to compare with."""
+    differences = differences_of(request, _grid_points(results), results.certificate["mode"])
+    levels = dict(zip(request.keys, stored, strict=True))
+    checks = [
+        differences.spot_check(
+            operators, point, {item.dataset: levels[item.key][row] for item in operators}, row
+        )
+        for row, point in enumerate(points)
+    ]
+    errors = [(name, error) for check in checks for name, error in check.error.items()]
+    worst = {name: max(error for each, error in errors if each == name) for name, _ in errors}
+    facts = [f"{len(points)} points compared with {REFERENCE}"]
+    facts += [f"{name}: largest error {error:.1e}" for name, error in worst.items()]
+    return facts, [fault for check in checks for fault in check.disagreements]
+
+
+def _grid_points(results: Results) -> Tensor:
+    """Points that say how far the inputs change: those that were looked at when the run began."""
+    return torch.from_numpy(np.stack([results["x"][row] for row in probe_indices(len(results))]))
 
 
 def _with_directions(results: Results, points: Tensor, rows: list[int]) -> tuple[Tensor, Direction]:

@@ -37,6 +37,8 @@ class Certificate:
         disagreements: What was found and let pass by on_disagreement=warn.
         rows_checked: Rows that were compared with the reference after they had been computed.
         rows_error: Dataset -> their worst error, along random directions.
+        estimated_error: Dataset -> error that finite differences estimate of themselves, relative to
+            the largest entry, where derivatives are evaluated by these.
     """
 
     route: str
@@ -54,6 +56,7 @@ class Certificate:
     disagreements: tuple[str, ...] = ()
     rows_checked: int = 0
     rows_error: Mapping[str, float] = field(default_factory=dict)
+    estimated_error: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The certificate as plain values."""

@@ -35,7 +35,6 @@ class Study:
     Attributes:
         request: What is evaluated.
         points: Points of the grid where the function can be evaluated, (P, n).
-        oracle: The reference at these points.
         options: How to evaluate.
         count: Number of points that will be evaluated; None if not known.
         rows: Most points that will be evaluated in one call; None if there is no such limit.
@@ -43,7 +42,6 @@ class Study:
 
     request: Request
     points: Tensor
-    oracle: Oracle
     options: Options
     count: int | None
     rows: int | None
@@ -106,11 +104,12 @@ class Choice:
     disagreements: tuple[str, ...]
 
 
-def choose(study: Study) -> Choice:
+def choose(study: Study, oracle: Oracle) -> Choice:
     """Take the cheapest candidate that agrees with the reference.
 
     Args:
         study: What candidates are tried on.
+        oracle: The reference at its points.
 
     Returns:
         The choice; where no candidate agrees, the last that could be evaluated.
@@ -125,8 +124,8 @@ def choose(study: Study) -> Choice:
         drafts = sorted(_drafts(study, group, considered), key=lambda draft: draft.seconds)
         for position, draft in enumerate(drafts):
             try:
-                last = trial = _try(study, draft)
-                _require_agreement(trial, study.oracle)
+                last = trial = _try(study, draft, oracle)
+                _require_agreement(trial, oracle)
             except RefusedError as reason:
                 error = trial.error if last and last.draft is draft else None
                 considered.append(draft.seen_as(f"refused: {reason}", error))
@@ -156,7 +155,8 @@ def _by_rank(study: Study) -> list[list[tuple[Route, str]]]:
 
 def _candidates(study: Study) -> list[tuple[Route, str]]:
     request, options = study.request, study.options
-    routes = ROUTES.values() if options.route == "auto" else [ROUTES[options.route]]
+    exact = [route for route in ROUTES.values() if route.exact]
+    routes = exact if options.route == "auto" else [ROUTES[options.route]]
     if options.mode == "auto":
         return [(route, mode) for route in routes for mode in route.modes(request)]
     fitting = [route for route in routes if route.takes(options.mode, request)]
@@ -203,7 +203,7 @@ def _draft(study: Study, route: Route, mode: str) -> Draft:
         raise RefusedError(
             f"one point needs {cost.point_bytes} bytes, more than the memory budget of {study.budget}"
         )
-    batch = _fit_batch(study, route, cost)
+    batch = fit_batch(study, route, cost)
     return Draft(route, mode, cost, batch, cost.seconds(study.count or MANY, batch))
 
 
@@ -215,7 +215,17 @@ def _refusal(error: Exception) -> RefusedError:
     return RefusedError(reason if len(reason) < 200 else reason[:200] + " …")
 
 
-def _fit_batch(study: Study, route: Route, cost: Cost) -> int:
+def fit_batch(study: Study, route: Route, cost: Cost) -> int:
+    """Choose how many points are evaluated in one call.
+
+    Args:
+        study: What is evaluated.
+        route: How.
+        cost: What it takes.
+
+    Returns:
+        What the user asked for, or as many as are worth it and fit into memory.
+    """
     if study.options.batch is not None:
         return study.options.batch
     room = max((study.budget - cost.fixed_bytes) // cost.point_bytes, 1)
@@ -233,24 +243,26 @@ def _worthwhile(study: Study, cost: Cost) -> int:
     return max(1, least, min(enough, most))
 
 
-def _try(study: Study, draft: Draft) -> Trial:
+def _try(study: Study, draft: Draft, oracle: Oracle) -> Trial:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             evaluate = draft.route.prepare(study.request, draft.mode, draft.cost.chunk, draft.batch)
             widths = _widths(study, draft.route, draft.batch)
-            return _compare(study, draft, evaluate, widths)
+            return _compare(study, draft, evaluate, widths, oracle)
         except Exception as error:
             raise _refusal(error) from error
 
 
-def _compare(study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int]) -> Trial:
+def _compare(
+    study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int], oracle: Oracle
+) -> Trial:
     request = study.request
     worst: dict[Key, Deviation] = dict.fromkeys(request.keys, AGREEMENT)
     for width in widths:
         found = zip(request.keys, _at_width(evaluate, study.points, width), strict=True)
         levels = [request.comparable(level, key) for key, level in found]
-        for key, deviation in study.oracle.compare(levels).items():
+        for key, deviation in oracle.compare(levels).items():
             worst[key] = worst[key].worse(deviation)
     highest = dict(zip(request.keys, levels, strict=True)).get(request.whole_order)
     symmetry = None if highest is None else _symmetry(request, highest)

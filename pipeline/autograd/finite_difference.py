@@ -13,6 +13,7 @@ from pipeline.autograd.reference import directional, directional_value
 from pipeline.autograd.request import Request
 
 STEP = 2.0**-10  # first step of extrapolation, in units of the directions
+AT_REST = 1e-3  # relative error of a quotient that says something
 NOISE_STEP = 2.0**-20  # so small that what is smooth is a polynomial, and larger than any quantum
 
 
@@ -24,16 +25,62 @@ class Estimate:
     error: float
 
 
+def extrapolate(
+    quotient: Callable[[float], Tensor],
+    step: float,
+    noise: Callable[[float], float | Tensor] = lambda h: 0.0,
+    least: int = 6,
+    most: int = 18,
+    power: int = 2,
+) -> tuple[Tensor, Tensor]:
+    """Extrapolate difference quotients to step 0, each entry with its own error estimate.
+
+    The steps shrink by 2, Neville's scheme removes the powers of the step one by one; of the
+    tableau the entry that differs least from its neighbours is taken, unless smaller steps agree
+    on another one: large ones may be multiples of a period.
+
+    Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in
+    Engineering Software 4 (1982) 75-76.
+
+    Args:
+        quotient: Step -> quotients, of any shape, float64; where one is not finite, it is left out.
+        step: First, largest step.
+        noise: Step -> least error of a quotient, from the rounding of the values that it is made of.
+        least: Number of steps that are taken in any case.
+        most: Number of steps after which it ends, where it has not come to rest before.
+        power: 2 where the error is a series in the square of the step, else 1.
+
+    Returns:
+        The values, and their errors; infinite where nothing could be had.
+    """
+    above: list[Tensor] = []
+    for level in range(most):
+        h = step / 2**level
+        row, better = [quotient(h)], False
+        if level == 0:
+            best, error = torch.full_like(row[0], math.inf), torch.full_like(row[0], math.inf)
+        for column, older in enumerate(above, 1):
+            factor = 2.0 ** (power * column)
+            row.append((factor * row[-1] - older) / (factor - 1))
+            gap = torch.maximum((row[-1] - row[-2]).abs(), (row[-1] - older).abs())
+            gap = gap.clamp_min(noise(h))
+            settled = (gap < AT_REST * row[-1].abs()) & (
+                (row[-1] - best).abs() > 10 * (gap + error)
+            )
+            closer = (gap < error) | settled  # never where something is not finite
+            best, error = torch.where(closer, row[-1], best), torch.where(closer, gap, error)
+            better = better or bool(closer.any())
+        above = row
+        rough = (error > AT_REST * best.nan_to_num(0, 0, 0).abs().max()).any()
+        if level + 1 >= least and not better and not rough:
+            break
+    return best, error
+
+
 def ridders(
     phi: Callable[[float], float], step: float, levels: int = 6, noise: float = 0.0
 ) -> Estimate:
     """Derivative of a function of one variable at 0, by extrapolated central differences.
-
-    Central differences with steps shrinking by 2, extrapolated to step 0 by Neville's scheme;
-    the entry of the tableau that differs least from its neighbours is taken.
-
-    Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in
-    Engineering Software 4 (1982) 75-76.
 
     Args:
         phi: The function.
@@ -44,20 +91,12 @@ def ridders(
     Returns:
         The estimate with the smallest error.
     """
-    tableau: list[list[float]] = []
-    best = Estimate(float("inf"), float("inf"))
-    for level in range(levels):
-        h = step / 2**level
-        row = [(phi(h) - phi(-h)) / (2 * h)]
-        for column in range(1, level + 1):
-            above = tableau[-1][column - 1]
-            factor = 4.0**column
-            row.append((factor * row[-1] - above) / (factor - 1))
-            error = max(abs(row[-1] - row[-2]), abs(row[-1] - above), 2 * noise / h)
-            if error < best.error:
-                best = Estimate(row[-1], error)
-        tableau.append(row)
-    return best
+
+    def quotient(h: float) -> Tensor:
+        return torch.tensor((phi(h) - phi(-h)) / (2 * h), dtype=torch.float64)
+
+    value, error = extrapolate(quotient, step, lambda h: 2 * noise / h, levels, levels)
+    return Estimate(float(value), float(error))
 
 
 def noise_of(phi: Callable[[float], float]) -> float:
@@ -157,10 +196,19 @@ def beside(point: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
         (n,).
     """
     signs = random_signs(tuple(point.shape), generator).to(point.device)
-    return point + 1e-3 * _scale(point, points) * signs
+    return point + 1e-3 * scale_of(point, points) * signs
 
 
-def _scale(point: Tensor, points: Tensor) -> Tensor:
+def scale_of(point: Tensor, points: Tensor) -> Tensor:
+    """What every input changes by: its size, or how far the points of the grid are apart.
+
+    Args:
+        point: (n,).
+        points: (P, n).
+
+    Returns:
+        (n,), positive.
+    """
     scale = torch.maximum(point.abs(), (points.amax(dim=0) - points.amin(dim=0)).abs())
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
@@ -181,7 +229,7 @@ def _directional_check(
     generator = torch.Generator().manual_seed(seed)
     g, z = request.at(point)
     zs = request.variables(points)
-    here, scale = beside(z, zs, generator), _scale(z, zs)
+    here, scale = beside(z, zs, generator), scale_of(z, zs)
     weights = random_signs(request.output_shape, generator).to(point.device)
     vectors = [scale * random_signs((request.n,), generator).to(point.device) for _ in range(order)]
 

@@ -265,7 +265,7 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     few = seed is None and passes <= most
     every_entry = few and fits_entry_by_entry(request, points, passes)
     view = View(request, None, ()) if every_entry else _contracted(request, points, seed or 0)
-    dtype = torch.float64 if _runs_in_float64(request, points) else points.dtype
+    dtype = torch.float64 if runs_in_float64(request, points) else points.dtype
     expected = _differentiate(view, points.to(dtype))
     pairs = zip(points, expected, strict=True)
     sensitivity = [_sensitivity(view, point.to(dtype), rows) for point, rows in pairs]
@@ -293,7 +293,8 @@ def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
     except Exception as error:  # torch has no derivative of some operations, by any kind of error
         raise FunctionError(
             f"the function cannot be differentiated {view.request.order} times in reverse mode, which all "
-            f"results are checked against: {type(error).__name__}: {error}"
+            f"results are checked against: {type(error).__name__}: {error}; "
+            "finite_differences=true takes differences of its values"
         ) from error
 
 
@@ -304,7 +305,16 @@ def _contracted(request: Request, points: Tensor, seed: int) -> View:
     return View(request, weights, tuple(vectors))
 
 
-def _runs_in_float64(request: Request, points: Tensor) -> bool:
+def runs_in_float64(request: Request, points: Tensor) -> bool:
+    """Tell whether a function can be evaluated in float64.
+
+    Args:
+        request: What is evaluated.
+        points: (P, d) of any dtype.
+
+    Returns:
+        Whether it takes such a point, and gives such a value.
+    """
     if points.dtype == torch.float64:
         return True
     try:

@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor
 
 from pipeline.autograd.border import callable_of
+from pipeline.autograd.by_differences import prepare_differences
 from pipeline.autograd.certificate import Certificate
 from pipeline.autograd.checks import Checks, check_reference
 from pipeline.autograd.choice import Choice, Study, Trial, choose
@@ -27,9 +28,10 @@ from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import BOTH, parse_mode
+from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
-from pipeline.errors import ConfigurationError, DisagreementError, nearest
+from pipeline.errors import ConfigurationError, DisagreementError, FunctionError, nearest
 from pipeline.function import BoundFunction
 from pipeline.job import Options
 from pipeline.structure import Structure
@@ -216,12 +218,22 @@ def check_options(options: Options, order: int | None = None) -> list[str]:
             faults.append(f"{name}: expected a positive number or null, got {value}")
     if options.mode == BOTH and order not in (None, 1):
         faults.append(f"mode {BOTH} is of order 1, and order {order} is asked for")
+    elif options.route == FiniteDifferenceRoute.name and options.mode != "auto":
+        faults += _check_differences(options.mode, order)
     elif options.mode not in ("auto", BOTH) and order is not None:
         try:
             parse_mode(options.mode, order)
         except ConfigurationError as error:
             faults += error.faults
     return faults
+
+
+def _check_differences(mode: str, order: int | None) -> list[str]:
+    if order is None or mode in (modes := difference_modes(order)):
+        return []
+    return [
+        f"route {FiniteDifferenceRoute.name} has no mode {mode!r} of order {order}: expected {', '.join(modes)}"
+    ]
 
 
 @full_precision()
@@ -247,16 +259,44 @@ def prepare(
     Raises:
         ConfigurationError: The options do not fit the operators.
         DisagreementError: No route agrees with the oracles.
+        FunctionError: The function cannot be evaluated, or torch cannot differentiate it.
     """
     seen = probe(asked.f, points, asked.output_shape, asked.name)
-    request, operators = resolve(asked, seen.points[0], seen.output_shape)
+    request, operators = resolve(_dense(asked, options), seen.points[0], seen.output_shape)
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
-    points = affordable(request, seen.points)
+    study = Study(request, seen.points, options, count, rows)
+    if options.route == FiniteDifferenceRoute.name:
+        return prepare_differences(study, operators)
+    try:
+        return _prepare(asked, study, operators)
+    except (FunctionError, DisagreementError) as error:
+        if not (options.finite_differences and request.order and options.route == "auto"):
+            raise
+        reason = " ".join(line.strip(" -") for line in str(error).splitlines()[:2])
+        log.warning("automatic differentiation is not used: %s", reason)
+        bare, operators = resolve(replace(asked, form=DENSE), seen.points[0], seen.output_shape)
+        return prepare_differences(replace(study, request=bare), operators, reason)
+
+
+def _dense(asked: Asked, options: Options) -> Asked:
+    """Finite differences look for no pattern."""
+    if options.route != FiniteDifferenceRoute.name:
+        return asked
+    if asked.form.format == "sparse":
+        raise ConfigurationError(
+            [f"route {options.route} keeps results dense, got format=sparse; use another route"]
+        )
+    return replace(asked, form=DENSE)
+
+
+def _prepare(asked: Asked, study: Study, operators: tuple[Operator, ...]) -> Evaluator:
+    request, options = study.request, study.options
+    points = affordable(request, study.points)
     kinks = kink_finder(request, points) if request.order else None
     checked, oracle = _build_oracle(request, points, kinks)
-    choice = choose(Study(request, checked, oracle, options, count, rows))
+    choice = choose(replace(study, points=checked), oracle)
     checks = check_reference(request, checked, oracle, choice.trial.draft.seconds)
     pattern, unfit = confirm_pattern(request)
     disagreements = (*unfit, *checks.disagreements, *choice.disagreements)
@@ -264,7 +304,8 @@ def prepare(
         raise DisagreementError(
             f"the derivatives of function {asked.name!r} cannot be trusted:\n"
             + "\n".join(f"  - {reason}" for reason in disagreements)
-            + f"\n{_look_for(request, seen.points[0])}; on_disagreement=warn goes on all the same"
+            + f"\n{_look_for(request, points[0])}; on_disagreement=warn goes on all the same, "
+            "finite_differences=true takes differences of its values"
         )
     for reason in disagreements:
         log.warning("disagreement let pass: %s", reason)

@@ -3,6 +3,7 @@
 from pipeline.autograd.routes.base import Route
 from pipeline.autograd.routes.coloured import ColouredCompiledRoute, ColouredRoute
 from pipeline.autograd.routes.compiled import CompiledRoute
+from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.scalar import ScalarRoute
 from pipeline.autograd.routes.vmap import VmapRoute
@@ -16,6 +17,7 @@ ROUTES: dict[str, Route] = {
         ColouredRoute(),
         ColouredCompiledRoute(),
         LoopRoute(),
+        FiniteDifferenceRoute(),
     )
 }
 
@@ -24,6 +26,7 @@ __all__ = [
     "ColouredCompiledRoute",
     "ColouredRoute",
     "CompiledRoute",
+    "FiniteDifferenceRoute",
     "LoopRoute",
     "Route",
     "ScalarRoute",

@@ -36,6 +36,7 @@ class Route(ABC):
     widest: ClassVar[int]  # most points that are worth evaluating in one call
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
     streams: ClassVar[bool] = False  # holds nothing but points and results, however many
+    exact: ClassVar[bool] = True  # to rounding; others are used only where they are asked for
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:
