@@ -68,16 +68,52 @@ def test_every_link_of_the_readme_leads_somewhere():
             assert (ROOT / link).exists(), (place, link)
 
 
-@pytest.mark.slow
-def test_the_site_is_built_strictly_without_a_network_and_needs_none(tmp_path):
+PROBE = """<script>
+addEventListener("load", () => {
+  const box = document.querySelector(".md-search__input");
+  box.focus();
+  box.value = "certificate";
+  box.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true}));
+  setInterval(() => {
+    document.title = "found " + document.querySelectorAll(".md-search-result__item").length;
+  }, 100);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
     pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    place = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)]
     if shutil.which("unshare") and not subprocess.run(["unshare", "-n", "true"]).returncode:
         build = ["unshare", "-n", *build]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for page in tmp_path.rglob("*.html"):
+    return place
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly_without_a_network_and_needs_none(site):
+    for page in site.rglob("*.html"):
         found = [tag for tag in REMOTE.findall(page.read_text()) if 'rel="canonical"' not in tag]
         assert not found, (page, found)
-    for sheet in tmp_path.rglob("*.css"):
+    for sheet in site.rglob("*.css"):
         assert not IN_CSS.search(sheet.read_text()), sheet
+
+
+@pytest.mark.slow
+def test_the_search_works_where_the_site_is_opened_from_disk(site, tmp_path):
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("chromium not found")
+    page = site / "probe.html"
+    page.write_text((site / "index.html").read_text().replace("</body>", f"{PROBE}</body>"))
+    done = subprocess.run(
+        [program, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
+         f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    found = re.search(r"<title>found (\d+)</title>", done.stdout)
+    assert found, done.stderr[-2000:]
+    assert int(found[1]) >= 3
