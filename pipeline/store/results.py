@@ -16,6 +16,7 @@ from pipeline.display import card
 from pipeline.errors import StoreError, nearest
 from pipeline.store.header import Header
 from pipeline.store.layout import SPARSE, STATUS, read_group
+from pipeline.store.naming import names_along
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import Part
 from pipeline.store.row_array import RowArray
@@ -152,21 +153,7 @@ class Results:
         Returns:
             One per index.
         """
-        for array in self._filled.values():
-            if array.entry_dimension == dimension:
-                rows = array.rows()
-                return [
-                    f"{row},{column}" for row, column in zip(rows.rows, rows.indices, strict=True)
-                ]
-        known = self.labels.get(dimension) or self.labels.get(dimension.partition("_")[0])
-        if known:
-            return list(known)
-        lengths = (
-            array.shape[array.dims.index(dimension)]
-            for array in self._arrays.values()
-            if dimension in array.dims
-        )
-        return [str(index) for index in range(next(lengths, 0))]
+        return names_along(dimension, self.labels, self._arrays)
 
     @cached_property
     def certificate(self) -> dict[str, Any]:

@@ -7,21 +7,16 @@ compressed sparse rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store.buffers import as_numpy
+from pipeline.store.gathered_array import GatheredArray
 from pipeline.store.layout import Dataset
-from pipeline.store.row_array import RowArray
-from pipeline.store.selection import Positions, flat_entries
 from pipeline.store.sparse_rows import SparseRows
 from pipeline.store.stored_array import StoredArray
-
-AT_ONCE = 4 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +32,8 @@ class Whole:
     entries: NDArray[np.int64]
 
 
-class FilledArray(RowArray):
-    """All entries of a sparse dataset; zeros are filled in while they are read.
+class FilledArray(GatheredArray):
+    """All entries of a sparse dataset.
 
     Args:
         whole: What it is.
@@ -46,57 +41,36 @@ class FilledArray(RowArray):
     """
 
     def __init__(self, whole: Whole, stored: StoredArray) -> None:
-        dataset = whole.dataset
-        self.name, self.dtype, self.dims = dataset.name, dataset.dtype, dataset.dims
-        self.attrs = dict(dataset.attrs)
-        self.shape = (len(stored), *dataset.shape)
-        self._stored, self._entries = stored, whole.entries
+        super().__init__(whole.dataset, stored, axes=2)
+        self._entries = whole.entries
 
     @property
-    def entry_dimension(self) -> str:
-        """Name of the dimension along the stored entries."""
-        return self._stored.dims[-1]
+    def entries(self) -> NDArray[np.integer[Any]]:
+        """Where each stored entry lies in the flattened matrix, ascending."""
+        return self._entries
 
     def rows(self) -> SparseRows:
         """The matrices as compressed sparse rows."""
         m, n = self.shape[1:]
         indptr = np.searchsorted(self._entries, np.arange(m + 1) * n)
-        return SparseRows(self._stored, indptr, self._entries % n, n)
+        return SparseRows(self.stored, indptr, self._entries % n, n)
 
-    def read(self, start: int, stop: int, out: Any = None) -> Any:
-        """Read rows start … stop - 1, as `RowArray.read` says.
-
-        Returns:
-            `out`, or a new NumPy array.
-        """
-        self.require_rows(start, stop)
-        shape = (stop - start, *self.shape[1:])
-        block = np.empty(shape, self.dtype) if out is None else out
-        flat = as_numpy(block, self.name, shape, self.dtype).reshape(stop - start, -1)
+    def fill(self, stored: NDArray[Any], flat: NDArray[Any]) -> None:
+        """Fill in the zeros, as `GatheredArray.fill` says."""
         flat[...] = 0
-        step = max(AT_ONCE // max(self._stored.row_bytes, 1), 1)
-        for low in range(start, stop, step):
-            high = min(low + step, stop)
-            flat[low - start : high - start, self._entries] = self._stored.read(low, high)
-        return block
+        flat[..., self._entries] = stored
 
-    def read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
-        """Read the entries at chosen positions, as `RowArray.read_box` says.
+    def sources(self, wanted: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Find the stored entries, as `GatheredArray.sources` says.
 
         Returns:
-            A new array.
+            Which of them each is, -1 for zeros.
         """
-        within = flat_entries(box[1:], self.shape[1:])
-        wanted = np.arange(self.shape[1] * self.shape[2]) if within is None else within
-        places = np.searchsorted(self._entries, wanted).clip(max=max(len(self._entries) - 1, 0))
-        there = (
-            self._entries[places] == wanted if len(self._entries) else np.zeros(len(wanted), bool)
-        )
-        found = np.zeros((len(box[0]), len(wanted)), self.dtype)
-        if there.any():
-            stored, back = np.unique(places[there], return_inverse=True)
-            found[:, there] = self._stored.read_box([box[0], stored], fill)[:, back.reshape(-1)]
-        return found.reshape([len(positions) for positions in box])
+        everything = np.arange(self.shape[1] * self.shape[2]) if wanted is None else wanted
+        if not len(self._entries):
+            return np.full(len(everything), -1)
+        places = np.searchsorted(self._entries, everything).clip(max=len(self._entries) - 1)
+        return np.where(self._entries[places] == everything, places, -1)
 
 
 def whole(dataset: Dataset, shape: tuple[int, int], entries: NDArray[Any]) -> Whole:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store.buffers import as_numpy
+from pipeline.store.gathered_array import GatheredArray
 from pipeline.store.layout import Dataset
-from pipeline.store.packed import PACKED, places
-from pipeline.store.row_array import RowArray
-from pipeline.store.selection import Positions, flat_entries
+from pipeline.store.packed import PACKED, packed_index, places
 from pipeline.store.stored_array import StoredArray
 
-AT_ONCE = 4 << 20  # bytes read at a time: they stay in the caches on their way
 
-
-class UnpackedArray(RowArray):
-    """All entries of a symmetric dataset, filled in while they are read.
+class UnpackedArray(GatheredArray):
+    """All entries of a symmetric dataset.
 
     Args:
         dataset: The whole, as `whole` describes it.
@@ -28,43 +23,26 @@ class UnpackedArray(RowArray):
     """
 
     def __init__(self, dataset: Dataset, packed: StoredArray) -> None:
-        self.name, self.dtype = dataset.name, dataset.dtype
-        self.dims, self.attrs = dataset.dims, dict(dataset.attrs)
-        self.shape = (len(packed), *dataset.shape)
-        self._packed, self._order = packed, len(dataset.shape) - len(packed.shape) + 2
-        self._places = places(dataset.shape[-1], self._order)
+        super().__init__(dataset, packed, len(dataset.shape) - len(packed.shape) + 2)
+        self._places = places(dataset.shape[-1], self.gathered)
 
-    def read(self, start: int, stop: int, out: Any = None) -> Any:
-        """Read rows start … stop - 1, as `RowArray.read` says.
+    @property
+    def entries(self) -> NDArray[np.integer[Any]]:
+        """Where each distinct entry lies in the flattened tensor, as `packed_index` says."""
+        return packed_index(self.shape[-1], self.gathered)
 
-        Returns:
-            `out`, or a new NumPy array.
-        """
-        self.require_rows(start, stop)
-        shape = (stop - start, *self.shape[1:])
-        block = np.empty(shape, self.dtype) if out is None else out
-        memory = as_numpy(block, self.name, shape, self.dtype)
-        flat = memory.reshape(*shape[: -self._order], -1)
-        step = max(AT_ONCE // max(self.row_bytes, 1), 1)
-        for low in range(start, stop, step):
-            high = min(low + step, stop)
-            entries = self._packed.read(low, high)
-            # of the modes, only those that do not raise fill the buffer without a copy
-            np.take(entries, self._places, -1, flat[low - start : high - start], mode="clip")
-        return block
+    def fill(self, stored: NDArray[Any], flat: NDArray[Any]) -> None:
+        """Repeat the distinct entries, as `GatheredArray.fill` says."""
+        # of the modes, only those that do not raise fill the buffer without a copy
+        np.take(stored, self._places, -1, flat, mode="clip")
 
-    def read_box(self, box: Sequence[Positions], fill: Any = None) -> NDArray[Any]:
-        """Read the entries at chosen positions, as `RowArray.read_box` says.
+    def sources(self, wanted: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Find the distinct entries, as `GatheredArray.sources` says.
 
         Returns:
-            A new array.
+            Which of them each is.
         """
-        split = len(box) - self._order
-        within = flat_entries(box[split:], self.shape[split:])
-        wanted = self._places if within is None else self._places[within]
-        stored, back = np.unique(wanted, return_inverse=True)
-        found = self._packed.read_box([*box[:split], stored], fill)
-        return found[..., back.reshape(-1)].reshape([len(positions) for positions in box])
+        return self._places if wanted is None else self._places[wanted]
 
 
 def whole(dataset: Dataset, n: int) -> Dataset:
