@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.display import spell_bytes
 from pipeline.errors import PipelineError
@@ -22,8 +23,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 where all is well, 1 where something is wrong.
     """
+    given = _parser().parse_args(arguments)
+    try:
+        code: int = given.run(given)
+        sys.stdout.flush()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.results", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _looking(commands)
+    _making(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--edited",
+            action="store_true",
+            help="open files that were changed since they were written",
+        )
+    return parser
+
+
+def _looking(commands: Any) -> None:
     showing = commands.add_parser("show", help="what is inside, from whom, how sure")
     showing.add_argument("path", help="a result file, a shard, or the directory of a run")
     showing.add_argument("--json", action="store_true", help="for programs")
@@ -43,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     verifying.add_argument("--points", type=int, default=16, help="points to compare")
     verifying.set_defaults(run=_verify)
+
+
+def _making(commands: Any) -> None:
     reporting = commands.add_parser("report", help="one HTML page with pictures")
     reporting.add_argument("path", help="a result file, or the directory of a run")
     reporting.add_argument("target", nargs="?", type=Path, help="default: report.html beside it")
@@ -56,30 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     merging.add_argument("--compression", help="none, gzip or zstd; default: as it is")
     merging.add_argument("--level", type=int, help="of the compression; default: its own")
     merging.set_defaults(run=_consolidate)
-    exporting = commands.add_parser("export", help="to NumPy, Zarr or CSV")
+    exporting = commands.add_parser("export", help="to NumPy, Zarr, AnnData or CSV")
     exporting.add_argument("path", help="a result file, or the directory of a run")
-    exporting.add_argument("target", type=Path, help="name.csv, name.zarr, or a directory for .npy")
-    exporting.add_argument("--to", metavar="FORMAT", help="npy, zarr or csv; default: by the name")
+    exporting.add_argument(
+        "target", type=Path, help="name.csv, name.zarr, name.h5ad, or a directory for .npy"
+    )
+    exporting.add_argument(
+        "--to", metavar="FORMAT", help="npy, zarr, h5ad or csv; default: by the name"
+    )
     exporting.add_argument("--names", default="", help="datasets, as in x,hessian; default: all")
     exporting.add_argument("--points", default="", help="of a CSV, as in 0,5,10:20; default: all")
     exporting.set_defaults(run=_export)
-    for command in (showing, verifying, reporting, merging, exporting):
-        command.add_argument(
-            "--edited",
-            action="store_true",
-            help="open files that were changed since they were written",
-        )
-    given = parser.parse_args(arguments)
-    try:
-        code: int = given.run(given)
-        sys.stdout.flush()
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever was reading, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code
 
 
 def _show(given: argparse.Namespace) -> int:

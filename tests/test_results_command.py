@@ -324,7 +324,7 @@ def test_export_of_chosen_points(tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["a.foo"], r"format 'foo' is unknown. Known: csv, npy, zarr"),
+        (["a.foo"], r"format 'foo' is unknown. Known: csv, h5ad, npy, zarr"),
         (["a.csv", "--names", "hesian"], r"no dataset 'hesian'. Did you mean 'hessian'"),
         (["a.csv", "--points", "3,40"], r"points: expected indices .* below 40, got '40'"),
         (["a.csv", "--points", "x"], r"points: expected indices .*, got 'x'"),

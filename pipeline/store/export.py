@@ -1,4 +1,4 @@
-"""Results in other formats: NumPy files, Zarr, CSV of chosen points."""
+"""Results in other formats: NumPy files, Zarr, AnnData, CSV of chosen points."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError, nearest
+from pipeline.store.annotated import write_h5ad
 from pipeline.store.consolidate import require_finished
 from pipeline.store.layout import STATUS
 from pipeline.store.reader import Results
@@ -146,6 +147,12 @@ def _write_csv(
             writer.writerow(row)
 
 
+def _write_h5ad(
+    results: Results, arrays: Sequence[RowArray], target: Path, points: Sequence[int]
+) -> None:
+    write_h5ad(results, arrays, target)
+
+
 def _columns(results: Results, array: RowArray) -> Iterator[str]:
     labels = [results.names_along(dimension) for dimension in array.dims[1:]]
     if not labels:
@@ -184,4 +191,6 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 
 Write = Callable[[Results, Sequence[RowArray], Path, Sequence[int]], None]
-KINDS: dict[str, Write] = {"csv": _write_csv, "npy": _write_npy, "zarr": _write_zarr}
+KINDS: dict[str, Write] = {
+    "csv": _write_csv, "h5ad": _write_h5ad, "npy": _write_npy, "zarr": _write_zarr,
+}  # fmt: skip

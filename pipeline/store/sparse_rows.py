@@ -103,6 +103,14 @@ class SparseRows:
         """Row of each entry, (nnz,)."""
         return np.repeat(np.arange(self.shape[1]), np.diff(self.indptr))
 
+    def pattern(self) -> csr_array:
+        """Give the pattern to SciPy.
+
+        Returns:
+            A `scipy.sparse.csr_array` (m, n) of ones, of type int8.
+        """
+        return self._csr(np.ones(self.nnz, np.int8))
+
     def _csr(self, values: NDArray[Any]) -> csr_array:
         try:
             from scipy.sparse import csr_array
