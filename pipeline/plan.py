@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from pipeline.autograd.contractions import spread
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.function_probe import resolve_device, resolve_dtype
@@ -20,6 +19,7 @@ from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
 from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices, resolve, structures
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.spectra import spread
 from pipeline.autograd.variable import WHOLE, Variable
 from pipeline.directions import direction_of
 from pipeline.errors import StoreError

@@ -127,3 +127,95 @@ def test_a_cluster_at_its_minimum(tmp_path):
         assert list(found.to_xarray(grid=False)["eigenvalues"].dims) == ["point", "mode"]
         path = found.path
     assert pipeline.verify(path).faults == ()
+
+
+VECTORS = ["hessian", "eigenvalues", "eigenvectors"]
+
+
+def assert_modes(values, vectors, matrices, atol):
+    """A v = lambda v, orthonormal, ascending, and the sign that is promised."""
+    values, vectors, matrices = (
+        np.asarray(each, dtype=float) for each in (values, vectors, matrices)
+    )
+    np.testing.assert_allclose(matrices @ vectors, vectors * values[:, None, :], atol=atol)
+    identity = np.broadcast_to(np.eye(vectors.shape[1]), vectors.shape)
+    np.testing.assert_allclose(vectors.transpose(0, 2, 1) @ vectors, identity, atol=atol)
+    assert (np.diff(values) >= 0).all()
+    size = np.abs(vectors)
+    first = (size >= 0.6 * size.max(axis=1, keepdims=True)).argmax(axis=1)
+    assert (np.take_along_axis(vectors, first[:, None], 1) > 0).all()
+
+
+@pytest.mark.parametrize("route", ["loop", "vmap"])
+@pytest.mark.parametrize("masses", [(), (2.0, 3.0)])
+def test_eigenvectors_satisfy_their_equation(route, masses):
+    found = pipeline.evaluate(energy, POINTS, VECTORS, route=route, masses=masses)
+    root = np.sqrt(np.repeat(masses or (1.0, 1.0), 2))
+    matrices = found.hessian.numpy() / np.outer(root, root)
+    assert_modes(found.eigenvalues, found.eigenvectors, matrices, 1e-12)
+    expected = np.linalg.eigh(matrices)[1]  # all eigenvalues differ: unique but for the sign
+    overlap = np.einsum("pij,pij->pj", expected, found.eigenvectors)
+    np.testing.assert_allclose(np.abs(overlap), 1, rtol=1e-10)
+    assert found.certificate.reference_error["eigenvectors"] < 1e-13
+    assert found.certificate.rows_error["eigenvectors"] < 1e-13
+
+
+def test_eigenvectors_in_single_precision():
+    found = pipeline.evaluate(energy, POINTS.float(), VECTORS)
+    assert found.eigenvectors.dtype == torch.float32
+    assert_modes(found.eigenvalues, found.eigenvectors, found.hessian, 3e-5)
+
+
+def test_spaces_of_equal_eigenvalues(tmp_path):
+    """Any basis is right there: nothing disagrees, whatever LAPACK makes of rounding."""
+    ring = (
+        torch.eye(6, dtype=torch.float64) * 2 - torch.eye(6).roll(1, 0) - torch.eye(6).roll(-1, 0)
+    )
+
+    def springs(x):  # eigenvalues 0, 1, 1, 3, 3, 4
+        return 0.5 * x @ ring @ x
+
+    points = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for f in (springs, lambda x: (x**2).sum()):
+        found = pipeline.evaluate(f, points, VECTORS)
+        assert_modes(found.eigenvalues, found.eigenvectors, found.hessian, 1e-13)
+    with pipeline.run(springs, points, VECTORS, output_dir=tmp_path, shard_rows=2) as stored:
+        assert stored.eigenvectors.dims == ("point", "input", "mode")
+        np.testing.assert_allclose(stored.eigenvalues[0], [0, 1, 1, 3, 3, 4], atol=1e-13)
+        path = stored.path
+    assert pipeline.verify(path, function=springs).faults == ()
+    with h5py.File(path) as file:
+        assert file["eigenvectors"].attrs["units"] == "1"
+        assert "orthonormal, in columns" in file["eigenvectors"].attrs["long_name"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda v: v.roll(1, 1),  # another order
+        lambda v: 2 * v,
+        lambda v: torch.eye(4).double().expand_as(v),
+        lambda v: v.mT,
+    ],
+)
+def test_eigenvectors_that_are_wrong_are_seen(spoil):
+    from pipeline.autograd.oracle import build_oracle
+    from pipeline.autograd.request import Request
+    from pipeline.autograd.spectra import Eigenvectors
+
+    request = Request(energy, POINTS[0], (), (), contractions=(Eigenvectors(),))
+    right = pipeline.evaluate(energy, POINTS, "eigenvectors").eigenvectors
+    oracle = build_oracle(request, POINTS)
+    (key,) = request.keys
+    assert oracle.compare([right])[key].excess < 1
+    assert oracle.compare([-right])[key].excess < 1  # as good
+    assert oracle.compare([spoil(right)])[key].excess > 1
+
+
+def test_eigenvectors_where_nothing_is_finite():
+    points = POINTS.clone()
+    points[3, 1] = -1.0
+    found = pipeline.evaluate(energy, points, "eigenvectors")
+    assert found.status.tolist() == [2 if row == 3 else 1 for row in range(9)]
+    assert found.eigenvectors[3].isnan().all()
+    assert found.eigenvectors[:3].isfinite().all()

@@ -7,9 +7,8 @@ the definition that the others are checked against.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from pipeline.autograd.differentiation import basis, differentiate
 from pipeline.autograd.passes import own_entries, pull_back, push, reverse
-from pipeline.errors import ConfigurationError
 
 OnPoint = Callable[[Tensor], Tensor]
 Modes = tuple[str, ...]
@@ -103,6 +101,15 @@ class Contraction(ABC):
         Returns:
             (B, …).
         """
+
+    @property
+    def judge(self) -> Contraction:
+        """What the reference gives in its place, where the result itself is not unique."""
+        return self
+
+    def judged(self, result: Tensor, reference: Tensor) -> Tensor:
+        """What of a result is compared with what its judge gives at the same point, of that shape."""
+        return result
 
     def __str__(self) -> str:
         return f"a contraction of order {self.order}"
@@ -258,85 +265,6 @@ class Divergence(Contraction):
     def reversed(self, y: Tensor, z: Tensor, rows: Tensor, chunk: int) -> Tensor:
         """Row i of the Jacobian, of which entry i is kept."""
         return own_entries(y, z, chunk).sum(-1)
-
-
-@dataclass(frozen=True)
-class Spectrum(Contraction):
-    """Eigenvalues of the Hessian of a scalar function, ascending: no sum of its entries, but of it alone.
-
-    Attributes:
-        masses: Of M = diag(masses), one for each variable: the eigenvalues are those of
-            M^-1/2 H M^-1/2 (Wilson, Decius, Cross, Molecular Vibrations, 1955, chapter 2); nothing
-            for those of H itself.
-    """
-
-    masses: tuple[float, ...] = ()
-    order: int = 2
-
-    def shape(self, n: int, output_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """As many as variables."""
-        return (n,)
-
-    def sweeps(self, n: int, m: int, modes: Modes) -> int:
-        """Those of the whole Hessian."""
-        return math.prod(n if mode == "fwd" else n**level for level, mode in enumerate(modes[:2]))
-
-    def of(self, level: Tensor, row: Tensor) -> Tensor:
-        """Those of the symmetric part; NaN where an entry is not finite."""
-        level = self._weighted(level)
-        finite = level.isfinite().all()
-        symmetric = torch.where(finite, 0.5 * (level + level.mT), torch.zeros_like(level))
-        values: Tensor = torch.linalg.eigvalsh(symmetric)
-        return torch.where(finite, values, torch.full_like(values, float("nan")))
-
-    def transformed(self, g: OnPoint, z: Tensor, row: Tensor, modes: Modes, chunk: int) -> Tensor:
-        """From the whole Hessian."""
-        return self.of(differentiate(g, modes[:2], chunk)(z)[2], row)
-
-    def reversed(self, y: Tensor, z: Tensor, rows: Tensor, chunk: int) -> Tensor:
-        """From the whole Hessian."""
-        hessian = reverse(reverse(y, z, chunk, create_graph=True), z, chunk)
-        result: Tensor = torch.func.vmap(self.of)(hessian.detach(), rows)
-        return result
-
-    def magnitude(self, level: Tensor, row: Tensor) -> Tensor:
-        """Rounding moves every eigenvalue by as much as the largest one is rounded."""
-        return self._weighted(level).nan_to_num(0.0, 0.0, 0.0).square().sum().sqrt()
-
-    def _weighted(self, level: Tensor) -> Tensor:
-        if not self.masses:
-            return level
-        scale = torch.tensor(self.masses, dtype=level.dtype, device=level.device).rsqrt()
-        return scale[:, None] * level * scale
-
-
-def spread(masses: Sequence[float], n: int) -> tuple[float, ...]:
-    """Give every variable its mass.
-
-    Args:
-        masses: One for each variable, or one for each group of as many variables that follow each
-            other: 13 for the 39 coordinates x1, y1, z1, x2, ….
-        n: Number of variables.
-
-    Returns:
-        n masses; nothing of nothing.
-
-    Raises:
-        ConfigurationError: They do not fit, or are no masses; lists every fault.
-    """
-    faults = [
-        f"masses: expected positive numbers, got {mass} at index {place}"
-        for place, mass in enumerate(masses)
-        if not 0 < mass < math.inf
-    ]
-    if masses and n % len(masses):
-        faults.append(
-            f"masses: expected one for each of {n} variables, or one for each group of as many, got "
-            f"{len(masses)}"
-        )
-    if faults:
-        raise ConfigurationError(faults)
-    return tuple(float(mass) for mass in masses for _ in range(n // len(masses)))
 
 
 def alone(item: Contraction, g: OnPoint, z: Tensor, row: Tensor) -> Tensor:

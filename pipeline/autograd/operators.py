@@ -12,18 +12,18 @@ from pipeline.autograd.contractions import (
     Diagonal,
     Direction,
     Divergence,
-    Spectrum,
-    spread,
 )
 from pipeline.autograd.request import Key, Request
+from pipeline.autograd.spectra import Eigenvectors, Spectrum, spread
 from pipeline.errors import ConfigurationError, nearest
 
 WHOLE = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
 CONTRACTED = {
     "jvp": 1, "vjp": 1, "hvp": 2, "hessian_diagonal": 2, "laplacian": 2, "divergence": 1,
-    "eigenvalues": 2,
+    "eigenvalues": 2, "eigenvectors": 2,
 }  # fmt: skip
 OPERATORS = {**WHOLE, **CONTRACTED}
+MODES = ("eigenvalues", "eigenvectors")
 ALONG = ("jvp", "vjp", "hvp")  # what is taken along a direction
 HIGHEST_ORDER = 8
 SYMMETRIC = ("full", "packed")
@@ -121,7 +121,7 @@ def contract(
         direction: Along which jvp, hvp (n entries) and vjp (m entries) are taken.
         n: Number of variables.
         output_shape: () or (m,).
-        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.contractions.spread`.
+        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.spectra.spread`.
 
     Returns:
         The same operators.
@@ -135,16 +135,20 @@ def contract(
         faults.append(
             f"divergence needs as many outputs as variables: expected shape ({n},), got {output_shape}"
         )
-    if masses and "eigenvalues" not in names:
+    if masses and not set(names) & set(MODES):
         faults.append(
             f"masses weight the Hessian of eigenvalues, and only {', '.join(names)} is asked for; "
             "leave masses out, or ask for eigenvalues (job=modes)"
         )
     if faults:
         raise ConfigurationError(faults)
-    given, spectrum = direction or Direction(), Spectrum(spread(masses, n))
+    given, weights = direction or Direction(), spread(masses, n)
     build: dict[str, Callable[[Direction], Contraction]]
-    build = {**_BUILD, "eigenvalues": lambda given: spectrum}
+    build = {
+        **_BUILD,
+        "eigenvalues": lambda given: Spectrum(weights),
+        "eigenvectors": lambda given: Eigenvectors(weights),
+    }
     return tuple(
         replace(operator, contraction=build[operator.name](given))
         if operator.name in CONTRACTED
@@ -213,9 +217,9 @@ def _faults(name: str, order: int | None, output_shape: tuple[int, ...]) -> list
         return [
             f"gradient needs a scalar function, this one returns shape {output_shape}; ask for the jacobian"
         ]
-    if name == "eigenvalues" and output_shape:
+    if name in MODES and output_shape:
         return [
-            f"eigenvalues are those of the Hessian of a scalar function, this one returns shape {output_shape}"
+            f"{name} are those of the Hessian of a scalar function, this one returns shape {output_shape}"
         ]
     if name == "derivative" and (order is None or not 1 <= order <= HIGHEST_ORDER):
         return [

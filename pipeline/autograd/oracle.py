@@ -59,20 +59,23 @@ class View:
     weights: Tensor | None
     vectors: tuple[Tensor, ...]
 
-    def of(self, row: Tensor, key: Key) -> Tensor:
+    def of(self, row: Tensor, key: Key, expected: Tensor) -> Tensor:
         """Look at one point's derivative.
 
         Args:
             row: Shape ``output_shape + (n,) * order``, or that of a contraction.
             key: Its order, or the contraction.
+            expected: What the reference has there.
 
         Returns:
             The derivative itself, or its contraction with random directions, of shape () at order 0
-            and (n,) above; what is a contraction already stays as it is.
+            and (n,) above; of what is a contraction already, what is judged of it.
         """
         if self.request.is_sparse(row[None], key):
             return self._of_entries(row, order_of(key))
-        if self.weights is None or isinstance(key, Contraction):
+        if isinstance(key, Contraction):
+            return key.judged(row, expected)
+        if self.weights is None:
             return row
         dims = self.weights.ndim
         row = torch.tensordot(self.weights.to(row), row, dims=dims) if dims else self.weights * row
@@ -120,7 +123,7 @@ class View:
     def _entries(self, g: OnPoint, z: Tensor, point: Tensor) -> list[Tensor]:
         request = self.request
         levels = derivatives(g, z, request.order)
-        contracted = [item.of(levels[item.order], point) for item in request.contractions]
+        contracted = [item.judge.of(levels[item.order], point) for item in request.contractions]
         return [*(levels[order] for order in request.orders), *contracted]
 
     def _views(self, g: OnPoint, z: Tensor, point: Tensor) -> list[Tensor]:
@@ -130,7 +133,7 @@ class View:
             vectors = [vector.to(point) for vector in self.vectors[: max(order - 1, 0)]]
             value, gradient = directional(g, z, weights, vectors)
             views.append(gradient if order else value)
-        return [*views, *(alone(item, g, z, point) for item in self.request.contractions)]
+        return [*views, *(alone(item.judge, g, z, point) for item in self.request.contractions)]
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,9 @@ class Oracle:
         """
         worst: dict[Key, Deviation] = dict.fromkeys(self.view.request.keys, AGREEMENT)
         for position, key in enumerate(self.view.request.keys):
-            look = torch.func.vmap(partial(self.view.of, key=key))
             for point in range(min(len(self.expected), len(levels[position]))):
+                expected = self.expected[point][position]
+                look = torch.func.vmap(partial(self.view.of, key=key, expected=expected))
                 rows = levels[position][point :: len(self.expected)].to(torch.float64)
                 worst[key] = worst[key].worse(self._deviation(look(rows), point, position))
         return worst

@@ -33,6 +33,7 @@ RESULTS = {  # of one point, for a scalar function or one of m outputs
     "laplacian": "() or (m,)",
     "divergence": "()",
     "eigenvalues": "(n,)",
+    "eigenvectors": "(n, n), in columns",
 }
 
 

@@ -31,7 +31,7 @@ class Contracted:
         outputs: Whether it has the outputs of the function.
         axes: Number of its axes along the variables.
         words: What it is.
-        dimension: Name of its axis where that does not run along the variables.
+        dimension: Name of its last axis, as long as these, where that does not run along them.
     """
 
     outputs: bool
@@ -40,6 +40,7 @@ class Contracted:
     dimension: str = ""
 
 
+WEIGHTED = "M^-1/2 H M^-1/2 with M = diag(masses)"
 CONTRACTED = {
     "jvp": Contracted(True, 0, "jvp: derivative along the tangent"),
     "vjp": Contracted(False, 1, "vjp: first derivative of the outputs weighted by the cotangent"),
@@ -47,7 +48,10 @@ CONTRACTED = {
     "hessian_diagonal": Contracted(True, 1, "hessian_diagonal: second derivative by each variable"),
     "laplacian": Contracted(True, 0, "laplacian: sum of the second derivatives by each variable"),
     "divergence": Contracted(False, 0, "divergence: sum of output i by variable i"),
-    "eigenvalues": Contracted(True, 1, "eigenvalues of the second derivative, ascending", "mode"),
+    "eigenvalues": Contracted(True, 0, "eigenvalues of the second derivative, ascending", "mode"),
+    "eigenvectors": Contracted(
+        True, 1, "eigenvectors of the second derivative, orthonormal, in columns", "mode"
+    ),
 }
 
 
@@ -171,17 +175,9 @@ class Layout:
 
     def _derivative(self, name: str, order: int) -> Dataset:
         form = CONTRACTED.get(name) or Contracted(True, order, _words(name, order, self._along))
-        inputs = (form.dimension,) if form.dimension else self.axes(form.axes)
+        inputs = (*self.axes(form.axes), *([form.dimension] if form.dimension else []))
         outputs = self.output_shape if form.outputs else ()
-        attrs: dict[str, Any] = {
-            "units": _units(self.output_units, self.input_units, order),
-            "long_name": form.words,
-            "layout": "dense",
-        }
-        if name == "eigenvalues" and self.masses:
-            attrs["long_name"] = "eigenvalues of M^-1/2 H M^-1/2 with M = diag(masses), ascending"
-            attrs["units"] = f"{attrs['units']} (mass)-1".removeprefix("1 ")
-            attrs["masses"] = np.asarray(self.masses, dtype="f8")
+        attrs = self._described(name, form, order)
         if form.axes > 1:
             attrs["symmetric"] = " ".join(inputs)
         dtype, dims = np.dtype(self.dtype), ("point", *["output"] * len(outputs))
@@ -192,10 +188,26 @@ class Layout:
                 f"{name}{SPARSE}", count, dtype, ("point", sparse_dimension(order)), attrs
             )
         if form.axes not in self.packed_orders:
-            shape = outputs + (self.n,) * form.axes
+            shape = outputs + (self.n,) * len(inputs)
             return Dataset(name, shape, dtype, (*dims, *inputs), attrs)
         attrs["layout"], shape = "packed", (*outputs, packed_size(self.n, order))
         return Dataset(f"{name}{PACKED}", shape, dtype, (*dims, packed_dimension(order)), attrs)
+
+    def _described(self, name: str, form: Contracted, order: int) -> dict[str, Any]:
+        """What is said of a derivative, however it is stored."""
+        attrs: dict[str, Any] = {
+            "units": _units(self.output_units, self.input_units, order),
+            "long_name": form.words,
+            "layout": "dense",
+        }
+        if name == "eigenvectors":
+            attrs["units"] = "1"
+        if form.dimension and self.masses:
+            attrs["long_name"] = form.words.replace("the second derivative", WEIGHTED)
+            attrs["masses"] = np.asarray(self.masses, dtype="f8")
+        if name == "eigenvalues" and self.masses:
+            attrs["units"] = f"{attrs['units']} (mass)-1".removeprefix("1 ")
+        return attrs
 
     @property
     def _longest(self) -> int:
