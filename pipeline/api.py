@@ -65,7 +65,7 @@ def prepare(
         example_points: (P, n): points like those that will be evaluated; they decide n, dtype and
             device, and the routes are compared on some of them.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
-            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
+            ``directions=``), hessian_diagonal, laplacian, divergence, eigenvalues, eigenvectors, all, or several.
         count: How many points will be evaluated in all; a small number waits for no compiler.
             None: about a million.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
@@ -105,7 +105,7 @@ def evaluate(
         points: (N, n), or a grid; their dtype and device are those of the evaluation unless
             ``dtype=`` and ``device=`` say otherwise.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
-            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
+            ``directions=``), hessian_diagonal, laplacian, divergence, eigenvalues, eigenvectors, all, or several.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
             masses (of eigenvalues: one per variable, or per group of as many),
@@ -169,7 +169,7 @@ def run(
             or record of a plugin's.
         points: (N, n), or a grid.
         operators: value, gradient, jacobian, hessian, derivative (with ``order=``), jvp, vjp, hvp (with
-            ``directions=``), hessian_diagonal, laplacian, divergence, all, or several.
+            ``directions=``), hessian_diagonal, laplacian, divergence, eigenvalues, eigenvectors, all, or several.
         output_dir: Results go to ``<output_dir>/<operators>/<function>/<run id>/``.
         shard_rows: Points per file; None lets the planner choose.
         executor: Who computes: none for this process, local, slurm or dask; with options as
