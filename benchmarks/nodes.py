@@ -58,7 +58,10 @@ class Nodes:
 
     def by_pipeline(self, shards: int, output: str) -> float:
         """One command over all nodes."""
-        one = [*self.words(shards, output), "executor=slurm", f"executor.workers={self.count}"]
+        one = [
+            *self.words(shards, output), "executor=slurm", f"executor.workers={self.count}",
+            "+executor.sbatch.exclusive=true",
+        ]  # fmt: skip
         return self._passed([one])
 
     def by_hand(self, shards: int, output: str) -> float:

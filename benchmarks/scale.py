@@ -1,7 +1,6 @@
 """Cost of the bookkeeping at scale, without the mathematics.
 
-python -m benchmarks.scale                    # 100,000 names, 2,000 real shards
-python -m benchmarks.scale --slurm DIRECTORY  # three nodes of tests/cluster/lab.py, shards that sleep
+python -m benchmarks.scale  # 100,000 names, 2,000 real shards
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,25 +26,6 @@ from pipeline.store.shard import new_shard
 
 POINTS = 10**10
 LINKS = 50_000  # names of one file: file systems have a limit
-
-SLEEPER = """
-import time
-import torch
-from pipeline import Function, hookimpl
-
-
-def build(seconds: float = 0.0025):
-    def f(x):
-        time.sleep(seconds)
-        return (x**3).sum()
-
-    return f
-
-
-@hookimpl
-def pipeline_functions():
-    return [Function("sleeper", build, n=3)]
-"""
 
 
 def timed(what: str, work: Callable[[], Any]) -> Any:
@@ -134,52 +112,11 @@ def write(directory: RunDirectory, layout: Layout, index: int) -> None:
         writer.describe("grid", {"spec_json": "{}"})
 
 
-def efficiency(place: Path, count: int) -> None:
-    """Busy seconds of three Slurm nodes over three times the seconds that passed."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from cluster.lab import NODES, Lab
-
-    lab = Lab(place / "lab")
-    lab.start()
-    (place / "sleeper.py").write_text(SLEEPER)
-    command = [
-        sys.executable, "-m", "pipeline", "job=value", "function=sleeper", "plugins=[./sleeper.py]", "route=loop",
-        "grid=random", f"grid.count={4000 * count}", "shard_rows=4000", "batch=500",
-        "executor=slurm", f"executor.workers={NODES}",
-    ]  # fmt: skip
-    began = time.monotonic()
-    try:
-        subprocess.run(command, cwd=place, env=lab.environment, check=True)
-        passed = time.monotonic() - began
-    finally:
-        lab.stop()
-    busy = sum(map(seconds_of, place.glob("outputs/value/sleeper/*/shards/*.h5")))
-    print(f"{count} shards of {busy / count:.1f} s on {NODES} nodes: {passed:.0f} s")
-    print(
-        f"{busy / NODES / passed:.1%} of ideal, start of the command and of Slurm's tasks included"
-    )
-
-
-def seconds_of(shard: Path) -> float:
-    from datetime import datetime
-
-    with open_results(shard) as results:
-        facts = results.provenance
-    took = datetime.fromisoformat(facts["finished"]) - datetime.fromisoformat(facts["started"])
-    return took.total_seconds()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--names", type=int, default=100_000)
     parser.add_argument("--real", type=int, default=2_000)
-    parser.add_argument("--slurm", type=Path, help="measure three Slurm nodes, in this directory")
-    parser.add_argument("--shards", type=int, default=45, help="on Slurm")
     given = parser.parse_args()
-    if given.slurm:
-        given.slurm.mkdir(parents=True, exist_ok=True)
-        efficiency(given.slurm.resolve(), given.shards)
-        return
     with tempfile.TemporaryDirectory() as place:
         names(Path(place) / "names", given.names)
         shards(Path(place) / "real", given.real)

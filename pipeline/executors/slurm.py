@@ -102,6 +102,14 @@ class SlurmFuture:
         raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {job.paths.stderr}")
 
 
+def _largest_array() -> int:
+    """Tasks of an array, which are numbered from 0 on to below what Slurm calls MaxArraySize."""
+    command = ["scontrol", "show", "config"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    allowed = re.search(r"^MaxArraySize\s*=\s*([1-9][0-9]*)$", answer.stdout, re.MULTILINE)
+    return min(LARGEST_ARRAY, int(allowed[1])) if allowed else LARGEST_ARRAY
+
+
 def _state(name: str) -> str:
     """What Slurm's controller says of a task that has ended; it remembers it for some minutes."""
     command = ["scontrol", "--oneliner", "show", "job", name]
@@ -153,7 +161,7 @@ class SlurmExecutor(Executor):
         return [Share(first, workers) for first in range(workers)]
 
     def submit(self, work: Callable[[Item], Any], items: Sequence[Item]) -> list[Future]:
-        """Submit arrays of at most a thousand tasks.
+        """Submit arrays of as many tasks as the site allows, and a thousand at most.
 
         Returns:
             Their futures, in the same order.
@@ -170,8 +178,9 @@ class SlurmExecutor(Executor):
                 folder=self._folder / "%j", cluster="slurm", **self._options
             )
             executor.update_parameters(**self._parameters)
-            for first in range(0, len(items), LARGEST_ARRAY):
-                jobs += executor.map_array(_to_the_end(work), items[first : first + LARGEST_ARRAY])
+            size = _largest_array()
+            for first in range(0, len(items), size):
+                jobs += executor.map_array(_to_the_end(work), items[first : first + size])
         except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
             raise ExecutorError(
                 f"Slurm does not take the job: {error}; check executor.sbatch and the other options "

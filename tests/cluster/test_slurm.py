@@ -3,97 +3,15 @@
 import os
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from cluster.lab import CPUS, NODES, wait_for
+from cluster.commands import SHARDS, SLOW, Command, finish, require_same, wait_until_done
+from cluster.lab import CPUS, NODES, missing, wait_for
 
 from pipeline import open_results
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-SLOW = """
-import time
-import torch
-from pipeline import Function, hookimpl
-
-
-def build(seconds: float = 0.02):
-    def f(x):
-        time.sleep(seconds)
-        return torch.stack([torch.sin(x).prod(), (x**3).sum()])
-
-    return f
-
-
-@hookimpl
-def pipeline_functions():
-    return [Function("slow", build, n=3, output_shape=(2,))]
-"""
-SHARDS = 24
-
-
-class Command:
-    """`python -m pipeline` with a slow function, in a process of its own."""
-
-    def __init__(self, folder, environment, *overrides):
-        self.folder = folder
-        (folder / "slow.py").write_text(SLOW)
-        self.words = [
-            sys.executable, "-m", "pipeline", "job=hessian", "function=slow", "plugins=[./slow.py]",
-            "grid=random", f"grid.count={4 * SHARDS}", "shard_rows=4", "route=loop", *overrides,
-        ]  # fmt: skip
-        self.environment = environment
-
-    def start(self, *overrides):
-        return subprocess.Popen(
-            [*self.words, *overrides], cwd=self.folder, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(self, *overrides):
-        return finish(self.start(*overrides))
-
-    def shards(self):
-        return len(list(self.folder.glob("outputs/hessian/slow/*/shards/shard-*.h5")))
-
-    @property
-    def result(self):
-        (path,) = self.folder.glob("outputs/hessian/slow/*/result.h5")
-        return path
-
-    def wait_for_shards(self, count):
-        wait_for(lambda: self.shards() >= count, 120)
-
-
-def finish(process):
-    said, _ = process.communicate(timeout=240)
-    return process.returncode, said
-
-
-@pytest.fixture
-def distributed(slurm, tmp_path):
-    words = ("executor=slurm", "executor.workers=3", "executor.timeout_min=5")
-    return Command(tmp_path, slurm.environment, *words)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    command = Command(
-        tmp_path_factory.mktemp("alone"), dict(os.environ), "function_params.seconds=0.0"
-    )
-    code, said = command.run()
-    assert code == 0, said
-    return command.result
-
-
-def require_same(undisturbed, command):
-    with open_results(undisturbed) as one, open_results(command.result) as two:
-        for name in ("x", "hessian", "status"):
-            assert np.array_equal(one[name][:], two[name][:]), name
-    assert command.shards() == SHARDS
-    assert not list(command.folder.rglob("*.tmp"))
 
 
 def tasks(slurm):
@@ -131,37 +49,16 @@ def test_all_derivatives_by_another_route_are_those_of_one_process(distributed):
             assert np.array_equal(one[name][:], two[name][:]), name
 
 
-def test_a_killed_task_is_given_out_again(slurm, distributed, undisturbed):
+def test_tasks_that_are_killed_and_cancelled_are_given_out_again(slurm, distributed, undisturbed):
     process = distributed.start()
     distributed.wait_for_shards(3)
-    os.kill(tasks(slurm)[0], signal.SIGKILL)
+    slurm.ask("scancel", slurm.ask("squeue", "-h", "-r", "-o", "%i").split()[0])
+    os.kill(tasks(slurm)[-1], signal.SIGKILL)
     code, said = finish(process)
     assert code == 0, said
     assert "a worker was lost: ExecutorError: Slurm job" in said
     assert "shards were lost and are given out again" in said
     require_same(undisturbed, distributed)
-
-
-def test_a_cancelled_task_is_given_out_again(slurm, distributed, undisturbed):
-    process = distributed.start()
-    distributed.wait_for_shards(3)
-    running = slurm.ask("squeue", "-h", "-r", "-o", "%i").split()
-    slurm.ask("scancel", running[0])
-    code, said = finish(process)
-    assert code == 0, said
-    require_same(undisturbed, distributed)
-
-
-def wait_until_done(slurm, process):
-    """Without the two minutes that Slurm waits before it starts a task again."""
-
-    def released():
-        for name in slurm.ask("squeue", "-h", "-r", "-p", "main", "-t", "PD", "-o", "%i").split():
-            slurm.ask("scontrol", "update", f"JobId={name}", "StartTime=now")
-        return process.poll() is not None
-
-    wait_for(released, 200)
-    return finish(process)
 
 
 def test_a_node_that_is_cut_off(slurm, distributed, undisturbed):
@@ -291,8 +188,9 @@ def test_a_full_disk_is_one_error_and_nothing_is_lost(distributed, undisturbed, 
     disk = tmp_path / "outputs"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if done.returncode:
+        missing(f"no file system can be mounted here: {done.stderr}")
     try:
         code, said = distributed.run("function_params.seconds=0.0")
         assert code == 1

@@ -98,9 +98,16 @@ def test_lost_jobs_are_rows_and_the_same_command_runs_what_is_missing(slurm, tmp
     code, said = finish(sweep(tmp_path, slurm.environment, "0,1,2,3,4", "job=gradient,hessian"))
     assert code == 0, said
     assert "10 jobs: 6 have to run" in said
+    first, second = sorted(tmp_path.glob("outputs/sweeps/*"))
+    assert _arrays(first) == 2  # what Slurm takes at once: 6, then the other 4
+    assert _arrays(second) == 1
     again = [row["outcome"] for row in table(tmp_path)]
     assert again == ["complete already" if one == "done" else "done" for one in expected]
     require_right(tmp_path / "outputs", [0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+def _arrays(folder):
+    return len(list(folder.rglob("*_submission.sh")))
 
 
 def require_right(outputs, values):

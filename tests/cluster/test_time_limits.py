@@ -1,0 +1,64 @@
+"""Tasks and jobs that are out of time: what they have not done is done by others, or by a new start."""
+
+import pytest
+from cluster.commands import SLOW, Command, finish, require_same, wait_until_done
+
+from pipeline import open_sweep
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+HANGS_ONCE = """
+import os
+import time
+from pathlib import Path
+
+
+def hang_once():
+    \"\"\"When three shards are there, whoever is first does nothing more until it is stopped.\"\"\"
+    if "SLURM_JOB_ID" not in os.environ or len(list(Path.cwd().rglob("shard-*.h5"))) < WHEN:
+        return
+    try:
+        Path("hung").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    time.sleep(600)
+"""
+
+
+def hanging(folder, environment, when, *words):
+    folder.mkdir()
+    command = Command(folder, environment, *words)
+    text = SLOW.replace("time.sleep(seconds)", "hang_once()")
+    (folder / "slow.py").write_text(f"WHEN = {when}\n{HANGS_ONCE}{text}")
+    return command
+
+
+def test_tasks_and_jobs_that_are_out_of_time(slurm, tmp_path, undisturbed):
+    """Both at once: a minute is the least that Slurm knows as a limit."""
+    job = hanging(
+        tmp_path / "job",
+        slurm.environment,
+        3,
+        "executor=slurm",
+        "executor.workers=3",
+        "executor.timeout_min=1",
+    )
+    sweep = hanging(
+        tmp_path / "sweep", slurm.environment, 0, "seed=0,1", "hydra/launcher=slurm",
+        "hydra.launcher.timeout_min=1", "hydra.launcher.max_num_timeout=1", "hydra.launcher.signal_delay_s=30",
+    )  # fmt: skip
+    sweep.words.insert(3, "-m")
+    distributed, jobs = job.start(), sweep.start()
+    code, said = finish(distributed)
+    assert code == 0, said
+    assert "TIMEOUT" in said
+    assert "shards were lost and are given out again" in said
+    require_same(undisturbed, job)
+    code, said = wait_until_done(slurm, jobs)
+    assert code == 0, said
+    assert "2 done" in said
+    assert (tmp_path / "sweep" / "hung").exists()
+    logs = [file.read_text() for file in sweep.folder.rglob("*_log.*")]
+    assert any("Exiting gracefully after preemption/timeout" in log for log in logs)
+    joined = open_sweep(sweep.folder / "outputs")
+    assert joined["status"].values.min() == 1
