@@ -189,35 +189,39 @@ def _begin(work: Work, executor: Executor) -> tuple[RunPlan, Running]:
         plan, lost = _first_plan(work, [future for _, future in running])
         if plan is not None:
             return plan, running
-    raise ExecutorError(f"every worker that was to plan the run was lost; the last one: {lost}")
+        executor.avoid(sorted({report.node for report in lost if isinstance(report, Report)}))
+    raise ExecutorError(f"every worker that was to plan the run was lost; the last one: {lost[-1]}")
 
 
-def _first_plan(work: Work, futures: Sequence[Future]) -> tuple[RunPlan | None, str]:
-    """Wait for the plan of the first worker that has one, or for the loss of the last."""
-    waiting, lost = list(futures), ""
+def _first_plan(
+    work: Work, futures: Sequence[Future]
+) -> tuple[RunPlan | None, list[Report | Exception]]:
+    """Wait for the plan of the first worker that has one, or until all are lost, and how."""
+    waiting = list(futures)
+    lost: list[Report | Exception] = []
     while waiting:
         time.sleep(POLL_SECONDS)
         ended = [future for future in waiting if future.done()]
         plan = work.existing_plan()  # looked for afterwards: who has ended has written it
         if plan is not None:
-            return plan, ""
+            return plan, lost
         for future in ended:
             waiting.remove(future)
-            lost = _why_unplanned(work, future)
-            log.warning("the worker that planned the run was lost: %s", lost)
+            lost.append(_unplanned(work, future))
+            log.warning("a worker that was to plan the run was lost: %s", lost[-1])
     return None, lost
 
 
-def _why_unplanned(work: Work, future: Future) -> str:
+def _unplanned(work: Work, future: Future) -> Report | Exception:
+    """How a worker was lost that may do better elsewhere; else raises."""
     try:
         report: Report = future.result()
     except Exception as error:  # each engine has its own errors for a process that is gone
-        return str(error)
-    unseen = f"what it wrote to {work.directory.path} is not seen here"
-    reason = f"a worker on {report.where} cannot plan the run: {report.error or unseen}"
+        return error
     if report.elsewhere:
-        return reason
-    raise ExecutorError(reason)
+        return report
+    unseen = f"what it wrote to {work.directory.path} is not seen here"
+    raise ExecutorError(f"a worker on {report.where} cannot plan the run: {report.error or unseen}")
 
 
 def _given_out(work: Work, executor: Executor, chunks: Sequence[Chunk | Share]) -> Running:

@@ -62,6 +62,9 @@ class Report:
     error: str = ""
     elsewhere: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.error or f'{self.points} points'}"
+
     @property
     def node(self) -> str:
         """The node alone."""

@@ -25,7 +25,7 @@ from pipeline.function import Function, bind_function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Workers
 from pipeline.plan import Work
-from pipeline.worker import Task, compute_chunk
+from pipeline.worker import Report, Task, compute_chunk
 
 POINTS = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(40, 3)
 
@@ -308,35 +308,46 @@ def test_a_worker_that_sees_another_directory(tmp_path):
     assert "arrives at run" in compute_chunk(replace(task, run_id="other"), (0,)).error
 
 
-def test_planning_workers_that_are_all_lost(tmp_path, caplog):
+def _gone():
+    raise ExecutorError("gone")
+
+
+def _full():
+    return Report(0, "n7 123", "cannot write run.json: No space left on device", elsewhere=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(_gone, "gone"), (_full, "n7 123: cannot write run.json")]
+)
+def test_planning_workers_that_are_all_lost(end, said, tmp_path, caplog):
     function = bind_function(Function("mine", lambda: scaled, n=3), {}, 3)
     job = Job("value", ("value",), output_dir=tmp_path, executor=Workers("slurm", retries=2))
     work = Work(job, function, PointsGrid(POINTS))
     work.directory.make()
-    with (
-        ThreadPoolExecutor(1) as threads,
-        pytest.raises(
+    with ThreadPoolExecutor(1) as threads:
+        executor = Losing(threads, end)
+        with pytest.raises(
             ExecutorError,
-            match=r"every worker that was to plan the run was lost; the last one: gone",
-        ),
-    ):
-        _begin(work, Losing(threads))
-    assert caplog.text.count("the worker that planned the run was lost: gone") == 3
+            match=rf"every worker that was to plan the run was lost; the last one: {said}",
+        ):
+            _begin(work, executor)
+    assert caplog.text.count(f"a worker that was to plan the run was lost: {said}") == 3
+    assert executor.avoided == (["n7"] if end is _full else []) * 3
 
 
 class Losing(LocalExecutor):
-    """Every process is lost at once."""
+    """Every worker ends without a plan."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, end):
         super().__init__(1, [])
-        self._pool = threads
+        self._pool, self._end, self.avoided = threads, end, []
 
     @property
     def limits(self):
         return Limits(elsewhere=True)
 
     def submit(self, work, items):
-        return [self._pool.submit(self._lose) for _ in items]
+        return [self._pool.submit(self._end) for _ in items]
 
-    def _lose(self):
-        raise ExecutorError("gone")
+    def avoid(self, nodes):
+        self.avoided += nodes

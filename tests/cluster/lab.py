@@ -45,7 +45,7 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-SlurmdTimeout=15
+SlurmdTimeout=8
 KillWait=3
 MinJobAge=300
 MaxArraySize={largest}
@@ -135,6 +135,11 @@ class Lab:
         daemon = int((self.place / f"slurmd-n{number}.pid").read_text())
         _kill(daemon, signal.SIGTERM)
         wait_for(lambda: not _alive(daemon), 20)
+
+    def restart_node(self, number: int) -> None:
+        """Let a node tell Slurm at once that it is there, in place of being asked some day."""
+        self.stop_node(number)
+        self.start_node(number)
 
     def isolate(self, number: int) -> list[int]:
         """A node does not answer any more, as when its network is gone, while its tasks go on.

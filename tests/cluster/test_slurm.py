@@ -85,6 +85,7 @@ def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undis
         code, said = wait_until_done(slurm, process)
     finally:
         slurm.join_again(stopped)
+    slurm.restart_node(1)
     slurm.wait_until_idle()
     assert code == 0, said
     assert said.count(" points durable") == SHARDS
@@ -100,8 +101,7 @@ def test_a_disk_that_is_full_on_one_node(slurm, distributed, undisturbed):
         slurm.wait_until_idle()
         code, said = distributed.run("function_params.seconds=0.0")
     finally:
-        slurm.stop_node(1)
-        slurm.start_node(1)
+        slurm.restart_node(1)
         slurm.wait_until_idle()
     assert code == 0, said
     assert "a worker on n1 " in said
@@ -113,18 +113,7 @@ def test_a_disk_that_is_full_on_one_node(slurm, distributed, undisturbed):
 def test_a_preempted_task_goes_on_later(slurm, distributed, undisturbed):
     process = distributed.start()
     distributed.wait_for_shards(3)
-    script = [
-        "sbatch",
-        "-p",
-        "high",
-        "-N",
-        str(NODES),
-        "-n",
-        str(NODES * CPUS),
-        "--wrap",
-        "sleep 5",
-    ]
-    slurm.ask(*script)
+    slurm.ask("sbatch", "-phigh", f"-N{NODES}", f"-n{NODES * CPUS}", "--wrap", "sleep 5")
     wait_for(lambda: "PD" in slurm.ask("squeue", "-h", "-r", "-p", "main", "-o", "%t"), 60)
     code, said = wait_until_done(slurm, process)
     assert code == 0, said
