@@ -11,6 +11,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,9 @@ class Call:
         if cores:
             os.environ.setdefault("OMP_NUM_THREADS", cores)  # torch takes all of the node's else
         setup_globals()
+        config = deepcopy(
+            config
+        )  # Hydra makes it read-only, and a job may be started again with it
         with open_dict(config.hydra.job):
             config.hydra.job.id = os.environ.get("SLURM_JOB_ID", str(config.hydra.job.num))
         return run_job(

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigurationError, ExecutorError
 from pipeline.executors import ENGINES, build_executor
 from pipeline.executors.base import Limits, Share, interleaved
 from pipeline.executors.local import LocalExecutor
-from pipeline.executors.slurm import _bytes
+from pipeline.executors.slurm import _bytes, _last_words
 from pipeline.function import Function, bind_function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Workers
@@ -82,6 +82,14 @@ def test_memory_is_read_as_sbatch_reads_it():
         8 << 30, 500 << 20, 500 << 20, 2 << 40, 64 << 10,
     ]  # fmt: skip
     assert _bytes("much") is _bytes(None) is None
+
+
+def test_the_last_words_of_a_task_are_what_was_raised():
+    rule = "-" * 22
+    trace = "Traceback:\n  File 'x.py'\nValueError: here"
+    said = f"Job failed during processing with trace:\n{rule}\n{trace}\n{rule}\nlogs:\n  - a.log"
+    assert _last_words(said) == "ValueError: here"
+    assert _last_words("Job has no result\nit was cancelled\n") == "it was cancelled"
 
 
 def test_no_shard_is_left_out():

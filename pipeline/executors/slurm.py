@@ -96,10 +96,17 @@ class SlurmFuture:
             if job.paths.result_pickle.exists():
                 return job.result()
         except (FailedJobError, UncompletedJobError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = _last_words(str(error))
         else:
             reason = f"no result; {_state(job.job_id)}"
         raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {job.paths.stderr}")
+
+
+def _last_words(message: str) -> str:
+    """What was raised, which submitit quotes between two rules; else the last line of a message."""
+    lines = message.strip().splitlines()
+    rules = [index for index, line in enumerate(lines) if set(line) == {"-"}]
+    return lines[rules[-1] - 1 if len(rules) > 1 else -1].strip()
 
 
 def _largest_array() -> int:
