@@ -83,5 +83,5 @@ def wait_until_done(slurm, process):
             slurm.ask("scontrol", "update", f"JobId={name}", "StartTime=now")
         return process.poll() is not None
 
-    wait_for(released, 200)
+    wait_for(released, 300)
     return finish(process)

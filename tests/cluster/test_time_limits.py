@@ -45,7 +45,7 @@ def test_tasks_and_jobs_that_are_out_of_time(slurm, tmp_path, undisturbed):
     )
     sweep = hanging(
         tmp_path / "sweep", slurm.environment, 0, "seed=0,1", "hydra/launcher=slurm",
-        "hydra.launcher.timeout_min=1", "hydra.launcher.max_num_timeout=1", "hydra.launcher.signal_delay_s=30",
+        "hydra.launcher.timeout_min=1", "hydra.launcher.max_num_timeout=9", "hydra.launcher.signal_delay_s=15",
     )  # fmt: skip
     sweep.words.insert(3, "-m")
     distributed, jobs = job.start(), sweep.start()
