@@ -81,7 +81,8 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
         raise ConfigurationError(
             [
                 "format=sparse keeps the jacobian of a vector or the hessian of a scalar function as the "
-                f"highest order; got {names} of a function with output shape {request.output_shape}"
+                f"highest order, and no sums of entries; got {names} of a function with output shape "
+                f"{request.output_shape}; ask for the others in a job of their own, or for format=dense"
             ]
         )
     try:

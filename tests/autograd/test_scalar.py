@@ -143,6 +143,7 @@ SHAPES = {
     "index_add_rows": lambda x: (
         torch.outer(x, x).index_add(1, AT, torch.outer(x, x**2).expand(3, 3)).flatten()
     ),
+    "masked_select": lambda x: torch.masked_select(x * x, AT == 1) * x[2],
     "index_put": lambda x: (x * x).index_put((AT[1:],), x[1:].exp()),
     "index_put_added": lambda x: (x * x).index_put((AT,), x.exp(), accumulate=True) * x,
     "index_put_number": lambda x: torch.outer(x, x).index_put((AT[:1], AT), x[0], accumulate=True)[

@@ -96,6 +96,9 @@ TIGHT = {
     "index add": lambda x: (x[:4] ** 2).index_add(0, torch.tensor([1, 1]), x[4:] ** 3),
     "index put": lambda x: x.clone().index_put((torch.tensor([0, 2]),), x[3:5] ** 2),
     "index put, added": lambda x: x.index_put((torch.tensor([2]),), x[:1] ** 2, accumulate=True),
+    "masked select": lambda x: (
+        torch.masked_select(x**2, torch.tensor([True, False, True, False, False, True])) * x[1]
+    ),
     "scatter of a number": lambda x: x.scatter(0, torch.tensor([1, 2]), 3.0) ** 2,
     "pad": lambda x: F.pad(x, (1, 2)) ** 2,
     "conv1d": convolved,

@@ -41,12 +41,13 @@ OTHER_NAME = {
 ELEMENTWISE = {name: name for name in SAME_NAME.split()} | OTHER_NAME
 MOVES = """
     _reshape_alias _unsafe_index _unsafe_view alias as_strided cat clone contiguous copy diag_embed
-    diagonal diagonal_copy diagonal_scatter expand flip gather index index_select lift_fresh_copy movedim narrow
+    diagonal diagonal_copy diagonal_scatter expand flip gather index index_select lift_fresh_copy
+    masked_select movedim narrow
     permute repeat reshape roll rot90 select select_scatter slice slice_scatter split
     split_with_sizes squeeze squeeze_ stack t t_ transpose transpose_ tril triu unbind unfold unsqueeze
     unsqueeze_ view
 """
-INDEXED = ("index", "index_select", "gather", "_unsafe_index")
+INDEXED = ("index", "index_select", "gather", "masked_select", "_unsafe_index")
 SHAPES = "empty_like full_like new_empty new_full new_ones new_zeros ones_like zeros_like"
 
 

@@ -346,6 +346,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(MOVES.split(), _move),
     **dict.fromkeys(RESHAPES.split(), _reshape),
     **dict.fromkeys(("index", "_unsafe_index", "index_select", "gather", "take"), _index),
+    "masked_select": _move,
     **dict.fromkeys(("sum", "mean", "amax", "amin", "nansum", "max", "min"), _reduction(False)),
     **dict.fromkeys(("prod", "logsumexp", "std", "var", "std_mean", "var_mean"), _reduction(True)),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _reduction(True, position=2)),

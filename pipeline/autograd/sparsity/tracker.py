@@ -90,6 +90,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for index in args[1]
                 if index is not None
             )
+        elif name == "masked_select":
+            dynamic = self.of(args[1]) is not None
         else:
             dynamic = any(tag in func.tags for tag in DEPENDENT)
         if dynamic:
