@@ -29,7 +29,7 @@ def facts(results: Results) -> Facts:
     with readable(results.account):
         provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
         return {
-            "result": _result(results),
+            "result": _result(results, provenance),
             "datasets": {name: _dataset(results, name) for name in results.names},
             "origin": _origin(results, provenance),
             "certificate": certificate,
@@ -96,10 +96,16 @@ def _maybe_json(text: str) -> Any:
         return text
 
 
-def _result(results: Results) -> dict[str, Any]:
+def _result(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
     missing = results.missing()
     lost = sum(stop - start for start, stop in missing)
-    counts = {name: results.count(name) for name in STATUS if name != "missing"}
+    # a result knows them, unless somebody has changed it since; of a run on its way every shard is read
+    known = {} if results.edited else provenance.get("counts", {})
+    counts = {
+        name: known[name] if name in known else results.count(name)
+        for name in STATUS
+        if name != "missing"
+    }
     return {
         "title": str(results.attrs["title"]),
         "path": str(results.path),

@@ -108,6 +108,7 @@ def _summarise(work: Work, computed: int, began: float) -> Summary:
     path = work.directory.result
     with open_results(path) as results:
         stored = json.loads(str(results.provenance.get("counts_json", "{}")))
+        size = results.provenance.get("shard_bytes")
         counts = {
             name: stored[name] if name in stored else results.count(name)
             for name in ("nonfinite", "nonsmooth", "failed")
@@ -118,7 +119,7 @@ def _summarise(work: Work, computed: int, began: float) -> Summary:
         computed=computed,
         **counts,
         seconds=time.monotonic() - began,
-        bytes=path.stat().st_size + work.directory.shard_bytes(),
+        bytes=path.stat().st_size + (work.directory.shard_bytes() if size is None else size),
     )
 
 

@@ -94,13 +94,28 @@ def _virtual_parts(path: str, place: Path, stored: h5py.Dataset) -> tuple[str, .
     """Files behind a virtual dataset; HDF5 silently fills in for those that are missing."""
     if not stored.is_virtual:
         return ()
-    names = sorted({source.file_name for source in stored.virtual_sources()} - {"."})
     folder = place.resolve().parent
-    for name in names:
-        part = (folder / name).resolve()
+    direct = _sources(path, folder, place, stored)
+    behind = set[Path]()
+    for (
+        part,
+        name,
+    ) in direct.items():  # the result of very many shards refers to files that refer to them
+        with h5py.File(part, "r") as file:
+            if name in file and file[name].is_virtual:
+                behind |= _sources(path, folder, part, file[name]).keys()
+    return tuple(map(str, sorted({*direct, *behind})))
+
+
+def _sources(path: str, folder: Path, place: Path, stored: h5py.Dataset) -> dict[Path, str]:
+    """Each file that a virtual dataset refers to, with the name of the dataset there."""
+    sources = {each.file_name: each.dset_name for each in stored.virtual_sources()}
+    sources.pop(".", None)
+    for name in sources:
+        part = (place.parent / name).resolve()
         if not part.is_relative_to(folder) or not part.is_file():
             raise GridError(
                 f"grid.path: {path}: dataset {stored.name} takes rows from {name}, which is not "
                 f"a file below {folder}; put it back"
             )
-    return tuple(str(folder / name) for name in names)
+    return {place.resolve().parent / name: dataset for name, dataset in sources.items()}

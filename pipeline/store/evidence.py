@@ -31,15 +31,16 @@ def gather(accounts: Sequence[Account], first: Path) -> dict[str, dict[str, Any]
     certificate = merge_certificates([account.certificate for account in accounts])
     return {
         **groups,
-        "provenance": groups["provenance"] | provenance | _named(accounts),
+        "provenance": groups["provenance"] | provenance | _sums(accounts),
         "certificate": groups["certificate"] | certificate,
     }
 
 
-def _named(accounts: Sequence[Account]) -> dict[str, str]:
-    """Points of each status: so that nobody has to open every shard to say how a run has ended."""
+def _sums(accounts: Sequence[Account]) -> dict[str, Any]:
+    """So that nobody has to look at every shard again to say how a run has ended."""
     counts = {name: sum(account.counts[name] for account in accounts) for name in STATUS}
-    return {"counts_json": json.dumps(counts)}
+    size = sum(account.bytes for account in accounts)
+    return {"counts_json": json.dumps(counts), "shard_bytes": size}
 
 
 def merge_provenance(records: Sequence[Record]) -> dict[str, Any]:

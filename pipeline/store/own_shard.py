@@ -42,11 +42,13 @@ class Account:
     """What a shard says of itself.
 
     Attributes:
+        bytes: Size of its file.
         counts: Name of a status -> points that have it.
         provenance: The entries of `PROVENANCE`.
         certificate: The entries of `CERTIFICATE`.
     """
 
+    bytes: int
     counts: Mapping[str, int]
     provenance: Mapping[str, Any]
     certificate: Mapping[str, Any]
@@ -109,6 +111,7 @@ class OwnShard:
         """
         codes = self._read(status)
         return Account(
+            self._path.stat().st_size,
             {name: int(np.count_nonzero(codes == code)) for name, code in STATUS.items()},
             self._entries("provenance", PROVENANCE),
             self._entries("certificate", CERTIFICATE),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from pipeline.store.layout import (
 from pipeline.store.new_file import new_file
 from pipeline.store.own_shard import Account, own_shard, require_content
 from pipeline.store.part import Content, content_of
-from pipeline.store.run_directory import RunDirectory
+from pipeline.store.run_directory import RESULT, RunDirectory
 from pipeline.store.shard import new_shard
 
 SMALL = 64 << 20  # bytes up to which a result is one self-contained file
+MOST_SOURCES = 1000  # files that a result refers to: HDF5 reads all references before the first row
 Shards = Mapping[Path, Content]
 
 
@@ -69,19 +71,52 @@ def _copy(path: Path, layout: Layout, shards: Shards, attrs: Mapping[str, Any]) 
 
 
 def _virtual(path: Path, layout: Layout, shards: Shards, attrs: Mapping[str, Any]) -> None:
-    groups = gather(_accounts(layout, shards), next(iter(shards)))
+    refer(path, layout, shards, attrs, gather(_accounts(layout, shards), next(iter(shards))))
+
+
+def refer(
+    path: Path,
+    layout: Layout,
+    shards: Shards,
+    attrs: Mapping[str, Any],
+    groups: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write a result that refers to shards, of which none is opened.
+
+    Args:
+        path: The result.
+        layout: What it holds.
+        shards: In order, with the points that each holds.
+        attrs: Attributes of the root group.
+        groups: What is written beside the datasets.
+    """
+    sources = shards if len(shards) <= MOST_SOURCES else dict(_views(layout, shards))
     with new_file(path) as new:
         file = new.file
         write_root(file, layout, attrs)
         create_dimensions(file, layout, int(attrs["stop"]))
         for dataset in layout.datasets():
-            virtual = _mapping(dataset, int(attrs["stop"]), path.parent, shards)
-            fill = np.nan if dataset.dtype.kind == "f" else 0
-            file.create_virtual_dataset(dataset.name, virtual, fillvalue=fill)
+            _refer(file, dataset, path.parent, sources)
             describe_dataset(file, dataset)
         for group, entries in groups.items():
             write_group(file, group, entries)
         write_group(file, "checksums", {"location": "in each shard"})
+
+
+def _views(layout: Layout, shards: Shards) -> Iterator[tuple[Path, Content]]:
+    """Write files that stand between the result and many shards: the rows of up to 1,000 as one."""
+    every = list(shards.items())
+    for low in range(0, len(every), MOST_SOURCES):
+        some = dict(every[low : low + MOST_SOURCES])
+        folder = every[low][0].parent
+        path = folder / f"view-{low:05d}-{low + len(some):05d}.h5"
+        spans = list(some.values())
+        content = replace(spans[0], stop=spans[-1].stop)
+        with new_file(path) as new:  # dropped where an earlier end of the run has written the same
+            new.file.attrs["title"] = f"{len(some)} shards as one, for ../{RESULT}"
+            for dataset in layout.datasets():
+                _refer(new.file, dataset, folder, some)
+        yield path, content
 
 
 def _accounts(layout: Layout, shards: Shards) -> list[Account]:
@@ -94,14 +129,17 @@ def _accounts(layout: Layout, shards: Shards) -> list[Account]:
     return accounts
 
 
-def _mapping(dataset: Dataset, points: int, parent: Path, shards: Shards) -> h5py.VirtualLayout:
-    """Say where the rows lie: below h5py's own classes, which take most of the time for 10⁵ shards."""
+def _refer(file: h5py.File, dataset: Dataset, folder: Path, sources: Shards) -> None:
+    """Make a virtual dataset: below h5py's own classes, which take most of the time for many files."""
+    spans = list(sources.values())
+    first, points = spans[0].start, spans[-1].stop - spans[0].start
     virtual = h5py.VirtualLayout((points, *dataset.shape), dataset.dtype)
     here = h5s.create_simple(virtual.shape)
     name, origin = dataset.name.encode(), (0,) * len(dataset.shape)
-    for place, content in shards.items():
+    for place, content in sources.items():
         block = (content.stop - content.start, *dataset.shape)
-        here.select_hyperslab((content.start, *origin), block)
-        file = bytes(place.relative_to(parent))
-        virtual.dcpl.set_virtual(here, file, name, h5s.create_simple(block))
-    return virtual
+        here.select_hyperslab((content.start - first, *origin), block)
+        relative = bytes(place.relative_to(folder))
+        virtual.dcpl.set_virtual(here, relative, name, h5s.create_simple(block))
+    fill = np.nan if dataset.dtype.kind == "f" else 0
+    file.create_virtual_dataset(dataset.name, virtual, fillvalue=fill)

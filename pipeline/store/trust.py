@@ -26,7 +26,7 @@ FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLE
 # bytes that one byte of a compressed chunk can stand for, and a little more
 DENSEST = {"none": 1, "gzip": 1100, "zstd": 40_000}
 MOST_ENTRIES = 1 << 20  # numbers of an entry of a group
-SOURCE = re.compile(rf"{SHARDS}/shard-\d{{5,}}\.h5")
+SOURCE = re.compile(rf"{SHARDS}/(shard|view-\d{{5,}})-\d{{5,}}\.h5")
 REMEDY = "take it from a copy, or remove it and run the same command again"
 # what h5py raises for damaged files: nearly anything
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)

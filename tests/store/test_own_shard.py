@@ -8,7 +8,8 @@ import pytest
 from store.sealing import resealed
 from store.stored_runs import LAYOUT, chunk, values, write_run
 
-from pipeline.errors import StoreError
+from pipeline.errors import GridError, StoreError
+from pipeline.grids.file import FileGrid
 from pipeline.store import result as result_module
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
@@ -138,3 +139,42 @@ def test_rows_that_have_changed_are_found_where_they_are_copied(directory):
         refused(directory, "shard-00001.h5: hessian has changed: expected crc32:")
     else:  # they stay where they are, beside their checksums: `results verify` compares them
         end(directory)
+
+
+def test_a_result_of_many_shards_refers_to_views_of_them(unfinished, tmp_path, monkeypatch):
+    monkeypatch.setattr(result_module, "SMALL", 0)
+    monkeypatch.setattr(result_module, "MOST_SOURCES", 2)
+    directory = RunDirectory(shutil.copytree(unfinished, tmp_path / "run"))
+    end(directory)
+    directory.result.unlink()
+    end(directory)  # again, beside the views that are there
+    moved = directory.path.rename(tmp_path / "moved")
+    with h5py.File(moved / "result.h5") as file:
+        sources = [source.file_name for source in file["hessian"].virtual_sources()]
+        assert sources == ["shards/view-00000-00002.h5", "shards/view-00002-00003.h5"]
+        for name, array in values(LAYOUT, POINTS).items():
+            np.testing.assert_array_equal(file[name][:], array)
+            np.testing.assert_array_equal(file[name][6:9], array[6:9])
+    with open_results(moved) as results:
+        assert len(results.files) == 3
+        np.testing.assert_array_equal(results.x[:], values(LAYOUT, POINTS)["x"])
+        assert results.provenance["shard_bytes"] == sum(
+            path.stat().st_size for path in results.files
+        )
+    (moved / "shards" / "shard-00002.h5").unlink()
+    with pytest.raises(StoreError, match="1 of 3 are missing"):
+        open_results(moved)
+
+
+def test_points_are_taken_from_a_result_of_many_shards(unfinished, tmp_path, monkeypatch):
+    monkeypatch.setattr(result_module, "SMALL", 0)
+    monkeypatch.setattr(result_module, "MOST_SOURCES", 2)
+    directory = RunDirectory(shutil.copytree(unfinished, tmp_path / "run"))
+    end(directory)
+    grid = FileGrid(str(directory.result))
+    np.testing.assert_array_equal(grid[5:9], values(LAYOUT, POINTS)["x"][5:9])
+    directory.shard(1).write_bytes(directory.shard(1).read_bytes() + b" ")
+    assert FileGrid(str(directory.result)).spec != grid.spec  # the shards are part of what it is
+    directory.shard(1).unlink()
+    with pytest.raises(GridError, match=r"takes rows from shard-00001.h5, which is not a file"):
+        FileGrid(str(directory.result))
