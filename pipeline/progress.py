@@ -16,6 +16,7 @@ from pipeline.hookspecs import hookimpl
 from pipeline.job import RunInfo, ShardInfo, Summary
 
 log = logging.getLogger(__name__)
+MOST_FAILURES = 10  # points of a run that are logged: a million lines tell nobody anything
 
 
 class Progress:
@@ -23,12 +24,12 @@ class Progress:
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
-        self._began, self._durable = 0.0, 0
+        self._began, self._durable, self._failed = 0.0, 0, 0
 
     @hookimpl
     def pipeline_run_started(self, run: RunInfo) -> None:
         """Say what is going to be computed."""
-        self._began, self._durable = time.monotonic(), 0
+        self._began, self._durable, self._failed = time.monotonic(), 0, 0
         done = f", {run.points_done} of them done already" if run.points_done else ""
         log.info(
             "%s of %s at %d points%s: %s, batches of %d, route %s",
@@ -63,8 +64,14 @@ class Progress:
 
     @hookimpl
     def pipeline_point_failed(self, run: RunInfo, index: int, reason: str) -> None:
-        """Log a point at which the function raised."""
-        log.warning("point %d failed: %s", index, reason)
+        """Log the first points at which the function raised: the file knows all."""
+        self._failed += 1
+        if self._failed <= MOST_FAILURES:
+            log.warning("point %d failed: %s", index, reason)
+        if self._failed == MOST_FAILURES:
+            log.warning(
+                "further points that fail are not logged; results show lists and counts them"
+            )
 
     @hookimpl
     def pipeline_run_finished(self, run: RunInfo, summary: Summary) -> None:
@@ -91,18 +98,35 @@ def describe(summary: Summary) -> str:
             f"computed {summary.computed} of {summary.points} points in {_span(summary.seconds)} "
             f"({rate:.3g} points/s, planning and writing included)"
         )
-    verdict = "every derivative is finite"
-    if summary.nonfinite or summary.failed:
-        verdict = (
-            f"not finite at {summary.nonfinite} points, the function raised at {summary.failed}; "
-            "see the dataset status"
+    place = f"result: {summary.path} ({spell_bytes(summary.bytes)} on disk)"
+    return "\n".join([first, *_verdict(summary), place])
+
+
+def _verdict(summary: Summary) -> list[str]:
+    lines = [
+        text
+        for count, text in (
+            (summary.nonfinite, f"not finite at {_points(summary.nonfinite)} (status 2)"),
+            (summary.failed, f"the function raised at {_points(summary.failed)} (status 3)"),
+            (
+                summary.nonsmooth,
+                f"on a kink of the function at {_points(summary.nonsmooth)}, where torch gives one of "
+                "several one-sided derivatives (status 4)",
+            ),
         )
-    if summary.nonsmooth:
-        verdict += (
-            f"\non a kink of the function at {summary.nonsmooth} points, where torch gives one of "
-            "several one-sided derivatives; see the dataset status"
+        if count
+    ]
+    if not summary.nonfinite and not summary.failed:
+        lines.insert(0, "every derivative is finite")
+    if summary.nonfinite or summary.failed or summary.nonsmooth:
+        lines.append(
+            f"more: python -m pipeline.results show {summary.path}; status[i] in it tells of point i"
         )
-    return f"{first}\n{verdict}\nresult: {summary.path} ({spell_bytes(summary.bytes)} on disk)"
+    return lines
+
+
+def _points(count: int) -> str:
+    return "1 point" if count == 1 else f"{count} points"
 
 
 def _held() -> int:
