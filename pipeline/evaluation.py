@@ -71,15 +71,22 @@ class Evaluation:
         outputs = ["output"] * (array.ndim - 1 - order)
         return unflatten(array, _axes([*outputs, *[along] * order], self.structures))
 
+    def __repr__(self) -> str:
+        lines = [f"  {name:10}  {fact}" for name, fact in self._facts().items()]
+        how = f"by route {self.plan.route} {self.plan.mode}; .certificate, .plan: why, and how"
+        return "\n".join([f"Derivatives {how}", *lines])
+
     def _repr_html_(self) -> str:
+        return card("Derivatives", self._facts()) + self.certificate._repr_html_()
+
+    def _facts(self) -> dict[str, Any]:
         counts = {name: int((self.status == code).sum()) for name, code in STATUS.items()}
-        facts = {
+        return {
             "points": len(self.x),
             "status": ", ".join(f"{count} {name}" for name, count in counts.items() if count),
             **{name: f"{tuple(part.shape)} {part.dtype}" for name, part in self.datasets.items()},
             **{f"point {index} failed": text for index, text in list(self.failures.items())[:5]},
         }
-        return card("Derivatives", facts) + self.certificate._repr_html_()
 
     def sparse(self, name: str) -> SparseRows:
         """Give the matrices of a sparse result.

@@ -90,3 +90,10 @@ def test_results(tmp_path):
     (place / "shards" / "shard-00001.h5").unlink()
     with pipeline.open_results(place) as results:
         assert "7 … 13" in text_of(results)
+
+
+def test_a_terminal_gets_shapes_and_no_walls_of_numbers():
+    text = repr(pipeline.evaluate(evil, torch.rand(500, 3).double(), ["gradient", "hessian"]))
+    assert "(500, 3, 3) torch.float64" in text
+    assert "500 ok" in text
+    assert len(text) < 500

@@ -48,7 +48,9 @@ def open_results(path: str | Path, *, edited: bool = False) -> Results:
     if (place / RESULT).is_file():
         return _open_file(place / RESULT, files)
     if not RunDirectory(place).finished_shards():
-        raise StoreError(f"{place}: expected result.h5 or shards of a run, found neither")
+        runs = sorted(file.parent.name for file in place.glob(f"*/{RESULT}"))
+        below = f"; it holds the runs {', '.join(runs[:8])}: choose one" if runs else ""
+        raise StoreError(f"{place}: expected result.h5 or shards of a run, found neither{below}")
     return _open_shards(place, files, _planned_points(place))
 
 

@@ -111,7 +111,7 @@ def require_seal(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise StoreError(f"{path} cannot be opened: {error}") from error
+        raise StoreError(f"{path} cannot be opened: {error}; check the path") from error
 
 
 def _check(descriptor: int, path: Path) -> None:

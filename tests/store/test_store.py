@@ -267,6 +267,12 @@ def test_space_is_checked_before_work_starts(tmp_path):
 def test_what_is_no_result_is_refused(tmp_path):
     with pytest.raises(StoreError, match="expected result.h5 or shards of a run, found neither"):
         open_results(tmp_path)
+    (tmp_path / "7f3a").mkdir()
+    (tmp_path / "7f3a" / "result.h5").touch()
+    with pytest.raises(StoreError, match="it holds the runs 7f3a: choose one"):
+        open_results(tmp_path)
+    with pytest.raises(StoreError, match="nowhere cannot be opened: .*; check the path"):
+        open_results(tmp_path / "nowhere")
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(StoreError, match="has no seal at its end"):
         open_results(tmp_path / "text.h5")
