@@ -84,11 +84,16 @@ def watch(path: Path, pause: float) -> Iterator[str]:
     """
     directory = RunDirectory(path)
     plan = directory.plan()
-    if plan is None:
-        raise StoreError(
-            f"{path}: expected the directory of a run that has begun, with its run.json; "
-            "the log of the run names it"
-        )
+    if plan is None and directory.is_made():
+        yield "being planned: nothing is computed yet"
+    while plan is None:
+        if not directory.is_made():
+            raise StoreError(
+                f"{path}: expected the directory of a run that has begun, with its run.json; "
+                "the log of the run names it"
+            )
+        time.sleep(pause)
+        plan = directory.plan()
     seen = Watch(directory, shard_ranges(int(plan["points"]), int(plan["shard_rows"])))
     news = True
     seen.look()

@@ -55,6 +55,14 @@ def test_the_rate_and_the_end_are_said(tmp_path):
     assert "points/s, ends about 20" in next(lines)
 
 
+def test_a_run_that_is_being_planned_is_waited_for(tmp_path):
+    (tmp_path / "shards").mkdir()
+    lines = watch(tmp_path, 0.01)
+    assert next(lines) == "being planned: nothing is computed yet"
+    write_run(tmp_path, kind="unfinished", drop=(2, 3, 4), plan=PLAN, whole=values(LAYOUT, 23))
+    assert next(lines).startswith("2 of 5 shards")
+
+
 def test_what_is_no_run_cannot_be_followed(tmp_path):
     with pytest.raises(StoreError, match=r"expected the directory of a run that has begun"):
         next(watch(tmp_path, 1.0))
