@@ -16,7 +16,7 @@ from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluation_plan import Candidate
 from pipeline.autograd.following import TEXT, reads
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
-from pipeline.autograd.oracle import AGREEMENT, Deviation, Oracle
+from pipeline.autograd.oracle import Deviation, Oracle
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
 from pipeline.autograd.routes import ROUTES, Route
 from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError
@@ -258,7 +258,7 @@ def _compare(
     study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int], oracle: Oracle
 ) -> Trial:
     request = study.request
-    worst: dict[Key, Deviation] = dict.fromkeys(request.keys, AGREEMENT)
+    worst: dict[Key, Deviation] = dict.fromkeys(request.keys, Deviation())
     for width in widths:
         found = zip(request.keys, _at_width(evaluate, study.points, width), strict=True)
         levels = [request.comparable(level, key) for key, level in found]

@@ -34,15 +34,12 @@ class Deviation:
         excess: In units of what is allowed: above 1 is a disagreement.
     """
 
-    error: float
-    excess: float
+    error: float = 0.0
+    excess: float = 0.0
 
     def worse(self, other: Deviation) -> Deviation:
         """The worse of each."""
         return Deviation(max(self.error, other.error), max(self.excess, other.excess))
-
-
-AGREEMENT = Deviation(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ class Oracle:
         Returns:
             Key -> worst deviation over the batch.
         """
-        worst: dict[Key, Deviation] = dict.fromkeys(self.view.request.keys, AGREEMENT)
+        worst: dict[Key, Deviation] = dict.fromkeys(self.view.request.keys, Deviation())
         for position, key in enumerate(self.view.request.keys):
             for point in range(min(len(self.expected), len(levels[position]))):
                 expected = self.expected[point][position]
@@ -228,7 +225,7 @@ class Oracle:
         size, difference = _size_and_difference(seen, self.expected[point][position])
         size = max(size, self.magnitudes[point][position])
         if difference == 0:
-            return AGREEMENT
+            return Deviation()
         error = difference / (size if size > 1000 * slack else max(size, change, TINY))
         allowed = self.tolerance * size + slack + TINY
         if allowed < difference < float("inf"):
