@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
 import importlib
@@ -11,7 +10,6 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -26,10 +24,11 @@ from typing import Any
 
 from pipeline.errors import ConfigurationError
 from pipeline.files_read import INSTALLED
+from pipeline.imports import files_imported, modules_imported
 
 
 def source_digest(build: Callable[..., Any]) -> str:
-    """SHA-256 of the source file that defines a callable, and of the user's modules beside it.
+    """SHA-256 of the source file that defines a callable, and of the user's modules that it uses.
 
     Args:
         build: Any Python callable.
@@ -42,8 +41,9 @@ def source_digest(build: Callable[..., Any]) -> str:
     path = source_file(build)
     if path is None:
         return callable_digest(build)
-    files = {path}
-    if "." not in getattr(build, "__module__", "."):
+    module = getattr(build, "__module__", None) or ""
+    files = files_imported(path, path.parents[min(module.count("."), len(path.parents) - 1)])
+    if "." not in module:
         files |= _modules_beside(path.parent)
     digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files))
     return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -161,8 +161,10 @@ def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
         if name in f.__globals__:
             yield name.encode()
             yield from _parts(f.__globals__[name], seen)
-    for name in _imported(f.__code__):
-        yield from _parts(importlib.import_module(name), seen)
+    names = modules_imported(f.__code__, f.__globals__.get("__package__") or "")
+    modules = [importlib.import_module(name) for name in names]  # all, before one is looked at
+    for module in modules:
+        yield from _parts(module, seen)
 
 
 def _class(value: type, seen: dict[int, Any]) -> Iterator[bytes]:
@@ -246,16 +248,6 @@ KEPT_BY_PYTHON = [
 def _names(code: CodeType) -> list[str]:
     nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return sorted({*code.co_names, *(name for inner in nested for name in _names(inner))})
-
-
-def _imported(code: CodeType) -> list[str]:
-    """Modules that a code imports while it runs; those that are not there are its own affair."""
-    steps = [step for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
-    names = {
-        step.argval for step in steps if step.argval and find_spec(step.argval.partition(".")[0])
-    }
-    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return sorted({*names, *(name for inner in nested for name in _imported(inner))})
 
 
 def _code(code: CodeType, seen: dict[int, Any]) -> Iterator[bytes]:

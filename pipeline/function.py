@@ -144,7 +144,8 @@ class Function:
                 ),
                 (
                     "output_shape",
-                    "(), (m,), or a function of n and the parameters",
+                    "(), (m,), (rows, columns), names and shapes such as {'energy': (), 'forces': (3, 3)}, "
+                    "or a function of n and the parameters",
                     self._has_shape(),
                 ),
                 ("domain", "two ends, as in (-1.0, 1.0)", _length(self.domain) == 2),
@@ -162,9 +163,9 @@ class Function:
 
     def _has_shape(self) -> bool:
         shape = self.output_shape
-        return callable(shape) or (
-            _length(shape) in (0, 1) and all(isinstance(m, int) for m in shape)
-        )
+        if isinstance(shape, Mapping):
+            return bool(shape) and all(_is_shape(part) for part in shape.values())
+        return callable(shape) or _is_shape(shape)
 
     def sizes(self, **parameters: Any) -> int | AnySize:
         """Give the input size that these parameters allow."""
@@ -227,6 +228,11 @@ class Function:
                 )
         at_import = () if source is None else read_at_import(source)
         return digest_with_files(source_digest(self.build), {*read, *declared, *at_import})
+
+
+def _is_shape(value: object) -> bool:
+    sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else (None,)
+    return all(isinstance(m, int) and not isinstance(m, bool) and m >= 1 for m in sizes)
 
 
 def _length(value: object) -> int:

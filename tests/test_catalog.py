@@ -217,7 +217,7 @@ WRONG = {
     "domain that ends": (plugin(rest="domain=(2.0, 1.0)"), "ends before it begins"),
     "domain per input": (plugin(rest="domain=((0.0, 1.0), (1.0, 2.0))"), "expected a number or 3 numbers"),
     "domain of one end": (plugin(rest="domain=5.0"), "domain= has to be two ends"),
-    "output shape": (plugin(rest="output_shape=3"), "output_shape= has to be (), (m,), or a function"),
+    "output shape": (plugin(rest="output_shape=3"), "output_shape= has to be (), (m,), (rows, columns), names"),
     "size": (plugin(records='Function("mine", build, n=0)'), "n= has to be a positive number, AnySize"),
     "name": (plugin(records='Function("my f/../x", build, n=3)'), "name= has to be letters, digits and _"),
     "size that raises": (

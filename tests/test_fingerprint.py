@@ -1,6 +1,7 @@
 """Two callables share a run only where they compute the same."""
 
 import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -147,3 +148,51 @@ def test_a_digest_is_the_same_in_every_process(tmp_path):
     source = "\n".join([*parts, "def f(x): return f0, f1, f2, f3, f4, {'a', 'b'}\n"])
     first = digest_in_a_process(tmp_path, source, "1.0")
     assert digest_in_a_process(tmp_path, source, "1.0") == first
+
+
+PACKAGE = {
+    "relative, within": "def build():\n  from . import part\n  return lambda x: part.K * x",
+    "relative, of a package above": "def build():\n  from ..lower import part\n  return lambda x: part.K * x",
+    "absolute, of a package": "def build():\n  from PLACE.lower import part\n  return lambda x: part.K * x",
+    "at the top": "from .part import K\ndef build():\n  return lambda x: K * x",
+    "two steps away": "from . import between\ndef build():\n  return between.f",
+}
+
+
+@pytest.mark.parametrize("digest", [callable_digest, source_digest])
+@pytest.mark.parametrize("way", PACKAGE)
+def test_a_change_in_a_module_of_a_package_is_another_run(way, digest, tmp_path, monkeypatch):
+    place = f"nested_{re.sub('[^a-z]', '_', way)}_{digest.__name__}"
+    lower = tmp_path / place / "lower"
+    lower.mkdir(parents=True)
+    for folder in (lower, lower.parent):
+        (folder / "__init__.py").write_text("")
+    (lower / "part.py").write_text("K = 1.0\n")
+    (lower / "between.py").write_text("from .part import K\ndef f(x): return K * x\n")
+    (lower / "main.py").write_text(PACKAGE[way].replace("PLACE", place))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    build = importlib.import_module(f"{place}.lower.main").build
+    before = digest(build)
+    assert digest(build) == before
+    (lower / "unrelated.py").write_text("K = 3.0\n")
+    assert digest(build) == before
+    (lower / "part.py").write_text("K = 5.0\n")
+    for name in [name for name in sys.modules if name.startswith(place)]:
+        del sys.modules[name]
+    assert digest(importlib.import_module(f"{place}.lower.main").build) != before
+
+
+def test_a_module_that_a_plugin_imports_late_counts_before_it_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "late_package").mkdir()
+    (tmp_path / "late_package" / "deep.py").write_text("K = 1.0\n")
+    (tmp_path / "late_main.py").write_text(
+        "def build():\n    from late_package import deep\n    return lambda x: (deep.K * x).sum()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    build = importlib.import_module("late_main").build
+    before = source_digest(build)
+    build()
+    assert source_digest(build) == before
+    (tmp_path / "late_package" / "deep.py").write_text("K = 5.0\n")
+    assert source_digest(build) != before

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.errors import GridError, PipelineError
+from pipeline.errors import GridError, PipelineError, PluginError
+from pipeline.function import Function
 from pipeline.structure import Structure, unflatten
 
 GENERATOR = torch.Generator().manual_seed(2)
@@ -151,3 +152,31 @@ def test_a_row_is_taken_apart_along_any_axis():
     assert unflatten(row, {}) is row
     assert Structure.from_record(structure.record()) == structure
     assert structure.labels("x") == ("a[0,0]", "a[0,1]", "a[1,0]", "a[1,1]", "b")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [({"energy": (), "forces": (3, 3)}, dict), ((3, 3), torch.Tensor)]
+)
+def test_a_record_may_say_the_shapes_of_its_outputs(shape, kind):
+    def build():
+        def f(x):
+            forces = torch.outer(x, x**2)
+            return {"energy": (x**2).sum(), "forces": forces} if kind is dict else forces
+
+        return f
+
+    record = Function("mine", build, n=3, output_shape=shape)
+    record.check()
+    x = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]], dtype=torch.float64)
+    seen = pipeline.evaluate(record, x, "jacobian").unflatten("jacobian")
+    forces = seen["forces"] if kind is dict else seen
+    assert forces.shape == (2, 3, 3, 3)
+    assert torch.equal(forces[:, 0, 1, 1], 2 * x[:, 0] * x[:, 1])
+    if kind is dict:
+        assert torch.equal(seen["energy"], 2 * x)
+
+
+@pytest.mark.parametrize("shape", [{}, {"a": 3}, {"a": (0,)}, (0,), "3", (2.5,), (True,)])
+def test_what_is_no_output_shape_is_refused(shape):
+    with pytest.raises(PluginError, match=r"output_shape= has to be .* names and shapes such as"):
+        Function("mine", lambda: None, n=3, output_shape=shape).check()

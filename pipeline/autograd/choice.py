@@ -178,6 +178,8 @@ def _drafts(
     for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds(pair[1])):
         best = min((draft.seconds for draft in drafts), default=float("inf"))
         least = route.least_seconds(mode)
+        if not drafts and least > 0:
+            best = _last_resort(study)
         if best <= least:
             reason = f"not tried: the job takes less than the {least:.3g} s to prepare it"
             considered.append(Candidate(route.name, mode, reason))
@@ -188,6 +190,17 @@ def _drafts(
             considered.append(Candidate(route.name, mode, f"refused: {reason}"))
             log.debug("route %s %s is not used: %s", route.name, mode, reason)
     return drafts
+
+
+def _last_resort(study: Study) -> float:
+    """Predicted time of the job point by point: what is prepared for longer gains nothing."""
+    loop = ROUTES["loop"]
+    if (study.options.route, study.options.mode) != ("auto", "auto"):
+        return float("inf")
+    try:
+        return _draft(study, loop, loop.modes(study.request)[0]).seconds
+    except RefusedError:
+        return float("inf")
 
 
 def _draft(study: Study, route: Route, mode: str) -> Draft:

@@ -14,6 +14,8 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.variable import Columns, Parameters, WholePoint, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
+from pipeline.function import Space
+from pipeline.grids.file import build_file
 from pipeline.job import Options
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -167,6 +169,30 @@ def test_held_columns_are_neither_differentiated_nor_moved():
     assert result.gradient.tolist() == [[12, 1], [4, 3]]
     assert result.status.tolist() == [1, 1]  # a comparison of what is held is no kink
     assert result.certificate.finite_difference_checks == 2
+
+
+def test_labels_of_a_file_are_neither_differentiated_nor_moved(tmp_path):
+    table = tmp_path / "points.csv"
+    table.write_text("kind,a,b\n1,2.0,1.0\n0,3.0,4.0\n1,0.5,-1.0\n")
+
+    def f(row):
+        a, b = row[1:]
+        return a**3 + b if int(row[0]) == 1 else a * b
+
+    grid = build_file(Space(n=3), path=str(table))
+    with pipeline.run(f, grid, "hessian", wrt=[1, 2], output_dir=tmp_path / "out") as results:
+        assert results.x[:].tolist() == [[1, 2, 1], [0, 3, 4], [1, 0.5, -1]]
+        assert results.hessian[:].tolist() == [
+            [[12, 0], [0, 0]],
+            [[0, 1], [1, 0]],
+            [[3, 0], [0, 0]],
+        ]
+        assert results.status[:].tolist() == [1, 1, 1]
+    by_name = build_file(Space(n=3), path=str(table), columns=["b", "a", "kind"])
+    seen = pipeline.evaluate(
+        lambda row: row[0] * row[1] ** 2 * row[2], by_name, "gradient", wrt=[1]
+    )
+    assert seen.gradient.tolist() == [[4.0], [0.0], [-1.0]]
 
 
 def test_the_wrong_derivative_of_a_parameter_is_found():
