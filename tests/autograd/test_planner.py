@@ -108,7 +108,7 @@ def test_the_evaluator_lists_all_that_does_not_fit():
 def test_falls_back_to_the_loop_and_says_why():
     evaluator = plan(branch)
     assert evaluator.plan.route == "loop"
-    assert "data-dependent control flow" in evaluator.plan.refused["vmap fwd_over_rev"]
+    assert "data-dependent control flow" in evaluator.plan.refused["vmap rev_over_rev"]
 
 
 def test_text_made_of_values_is_that_of_each_point():
