@@ -25,6 +25,7 @@ from pipeline.job import Options
 log = logging.getLogger(__name__)
 WIDEST_CHECK = 4096
 CALL_SECONDS = 3e-4  # of a batch on its way into a file
+FEW_PASSES = 1000  # backward passes of a job that is short point by point, if anything is
 MANY = 1_000_000  # points that are assumed where their number is not known
 
 
@@ -56,6 +57,19 @@ class Study:
         """By which call the function makes text of values; nothing where it does not."""
         name = reads(self.request.f, self.points[0].clone())
         return name if name in TEXT else ""
+
+    @cached_property
+    def point_by_point(self) -> float:
+        """Predicted time of a short job by the loop: what is prepared for longer gains nothing."""
+        request, loop = self.request, ROUTES["loop"]
+        passes = request.m * request.n ** max(request.order - 1, 0)
+        is_free = (self.options.route, self.options.mode) == ("auto", "auto")
+        if not is_free or passes * (self.count or MANY) > FEW_PASSES:
+            return float("inf")
+        try:
+            return _draft(self, loop, loop.modes(request)[0]).seconds
+        except RefusedError:
+            return float("inf")
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,7 @@ def _drafts(
         best = min((draft.seconds for draft in drafts), default=float("inf"))
         least = route.least_seconds(mode)
         if not drafts and least > 0:
-            best = _last_resort(study)
+            best = study.point_by_point
         if best <= least:
             reason = f"not tried: the job takes less than the {least:.3g} s to prepare it"
             considered.append(Candidate(route.name, mode, reason))
@@ -190,17 +204,6 @@ def _drafts(
             considered.append(Candidate(route.name, mode, f"refused: {reason}"))
             log.debug("route %s %s is not used: %s", route.name, mode, reason)
     return drafts
-
-
-def _last_resort(study: Study) -> float:
-    """Predicted time of the job point by point: what is prepared for longer gains nothing."""
-    loop = ROUTES["loop"]
-    if (study.options.route, study.options.mode) != ("auto", "auto"):
-        return float("inf")
-    try:
-        return _draft(study, loop, loop.modes(study.request)[0]).seconds
-    except RefusedError:
-        return float("inf")
 
 
 def _draft(study: Study, route: Route, mode: str) -> Draft:
