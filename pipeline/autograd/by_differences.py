@@ -16,7 +16,8 @@ from pipeline.autograd.evaluation_plan import Candidate, Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.oracle import TINY, runs_in_float64
+from pipeline.autograd.oracle import TINY
+from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes
 from pipeline.autograd.spot_check import UNCHECKED, SpotCheck

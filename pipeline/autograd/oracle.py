@@ -13,6 +13,7 @@ from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.contractions import Contraction, OnPoint, alone
 from pipeline.autograd.effort import fits_entry_by_entry
 from pipeline.autograd.finite_difference import noise_of, random_signs
+from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Key, Request, order_of
 from pipeline.errors import FunctionError
@@ -304,24 +305,6 @@ def _contracted(request: Request, points: Tensor, seed: int) -> View:
     shapes = [request.output_shape] + [(request.n,)] * max(request.order - 1, 0)
     weights, *vectors = [random_signs(shape, generator).to(points.device) for shape in shapes]
     return View(request, weights, tuple(vectors))
-
-
-def runs_in_float64(request: Request, points: Tensor) -> bool:
-    """Tell whether a function can be evaluated in float64.
-
-    Args:
-        request: What is evaluated.
-        points: (P, d) of any dtype.
-
-    Returns:
-        Whether it takes such a point, and gives such a value.
-    """
-    if points.dtype == torch.float64:
-        return True
-    try:
-        return request.f(points[0].to(torch.float64)).dtype == torch.float64
-    except Exception:  # a function with float32 weights refuses float64 in its own way
-        return False
 
 
 def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.backends import cuda
+
+from pipeline.autograd.request import Request
 
 _REDUCTIONS = (
     "allow_fp16_reduced_precision_reduction",
@@ -58,3 +61,21 @@ def _products() -> tuple[str, Callable[[str], None]]:
     except RuntimeError:  # by the newer one: torch refuses to answer the older question
         matmul = torch.backends.cuda.matmul
         return matmul.fp32_precision, lambda value: setattr(matmul, "fp32_precision", value)
+
+
+def runs_in_float64(request: Request, points: Tensor) -> bool:
+    """Tell whether a function can be evaluated in float64.
+
+    Args:
+        request: What is evaluated.
+        points: (P, d) of any dtype.
+
+    Returns:
+        Whether it takes such a point, and gives such a value.
+    """
+    if points.dtype == torch.float64:
+        return True
+    try:
+        return request.f(points[0].to(torch.float64)).dtype == torch.float64
+    except Exception:  # a function with float32 weights refuses float64 in its own way
+        return False
