@@ -110,6 +110,7 @@ POINTS = torch.linspace(-1, 1, 1800, dtype=torch.float64).reshape(600, 3)
 KINDS = {  # what is written, and which of its files is damaged
     "one file": ({}, 1 << 40, "result.h5"),
     "compressed": ({"compression": "gzip"}, 1 << 40, "result.h5"),
+    "zstd": ({"compression": "zstd"}, 1 << 40, "result.h5"),
     "references": ({}, 0, "result.h5"),
     "shard": ({}, 0, "shards/shard-00001.h5"),
     "compressed shard": ({"compression": "zstd"}, 0, "shards/shard-00001.h5"),
@@ -141,7 +142,9 @@ def damaged_runs(run, victim, place, generator, count):
         yield copy / "result.h5"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "zstd")) for kind in KINDS]
+)
 @pytest.mark.parametrize(
     ("seed", "count"), [(0, 25), pytest.param(1, MANY, marks=pytest.mark.slow)]
 )

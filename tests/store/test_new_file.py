@@ -52,7 +52,9 @@ class Failing:
 
 
 @pytest.mark.parametrize("moments", [12, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("storage", [PLAIN, PACKED], ids=str)
+@pytest.mark.parametrize(
+    "storage", [PLAIN, PACKED, pytest.param(Storage("zstd"), marks=pytest.mark.slow)], ids=str
+)
 def test_a_disk_that_fails_at_any_call(tmp_path, monkeypatch, storage, moments):
     with monkeypatch.context() as patched:
         counter = Failing(patched, 10**9, 0)
