@@ -107,8 +107,7 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
         indices = range(len(plan.ranges))
         info = run_info(work, plan, set())
         Execution.of(work, plan, evaluator, registry.hook, info).compute(indices)
-        shards = [work.directory.shard(index) for index in indices]
-        assemble(work.directory.result, work.layout, shards, work.attrs(0, count))
+        assemble(work.directory, work.layout, plan.ranges, work.attrs(0, count))
     elif what == "evaluation":
         for start in range(0, count, plan.batch):
             evaluator(grid[start : start + plan.batch])

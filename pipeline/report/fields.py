@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.quantities import condition_numbers, eigenvalues, norms
-from pipeline.report.selection import read
+from pipeline.report.selection import drawn_names, read
 from pipeline.store.reader import Results
 
 MOST_OUTPUTS = 4  # that are drawn one by one
@@ -47,7 +47,7 @@ def fields(results: Results, indices: NDArray[np.int64]) -> list[Field]:
         In the order of the derivatives.
     """
     found: list[Field] = []
-    for name in results.names:
+    for name in drawn_names(results):
         if name in ("x", "status"):
             continue
         rows = read(results, name, indices)
@@ -64,8 +64,10 @@ def _fields_of(results: Results, name: str, rows: NDArray[Any], unit: str) -> It
         yield from _values(results, rows, unit)
     elif name == "hessian" and not vector:
         yield from _spectrum(rows, unit)
-    elif rows.ndim == 2 and rows.shape[1] == 1:
-        yield Field(name, rows[:, 0].astype(np.float64), unit, signed=True)
+    elif name == "eigenvalues" and not vector:
+        yield from _extremes("eigenvalues", rows.astype(np.float64), unit)
+    elif rows[0].size == 1:
+        yield Field(name, rows.reshape(-1).astype(np.float64), unit, signed=True)
     else:
         yield Field(f"{name}: norm", norms(rows), unit)
 
@@ -81,13 +83,17 @@ def _values(results: Results, rows: NDArray[Any], unit: str) -> Iterator[Field]:
 
 
 def _spectrum(rows: NDArray[Any], unit: str) -> Iterator[Field]:
-    spectrum = eigenvalues(rows)
+    yield from _extremes("hessian", eigenvalues(rows), unit)
+
+
+def _extremes(name: str, spectrum: NDArray[np.float64], unit: str) -> Iterator[Field]:
+    """What a spectrum (B, n), ascending, says in one number per point."""
     if spectrum.shape[1] == 1:
-        yield Field("hessian", spectrum[:, 0], unit, signed=True)
+        yield Field(name, spectrum[:, 0], unit, signed=True)
         return
-    yield Field("hessian: smallest eigenvalue", spectrum[:, 0], unit, signed=True)
-    yield Field("hessian: largest eigenvalue", spectrum[:, -1], unit, signed=True)
-    yield Field("hessian: condition number", condition_numbers(spectrum), ratio=True)
+    yield Field(f"{name}: smallest eigenvalue", spectrum[:, 0], unit, signed=True)
+    yield Field(f"{name}: largest eigenvalue", spectrum[:, -1], unit, signed=True)
+    yield Field(f"{name}: condition number", condition_numbers(spectrum), ratio=True)
 
 
 def _rank(name: str, order: tuple[str, ...]) -> tuple[int, str]:

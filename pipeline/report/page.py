@@ -14,16 +14,24 @@ from numpy.typing import NDArray
 
 from pipeline.account import facts, sections
 from pipeline.report.fields import MOST_OUTPUTS, Field, fields
-from pipeline.report.pictures import Picture, curve, histogram, map_of, matrix, pattern, scatter
+from pipeline.report.pictures import (
+    Picture,
+    curve,
+    histogram,
+    map_of,
+    matrix,
+    pattern,
+    scatter,
+    structure,
+)
 from pipeline.report.quantities import norms, zero_fractions
-from pipeline.report.selection import Selection, read, select
+from pipeline.report.selection import MOST_CELLS, Selection, drawn_names, read, select
 from pipeline.store.commit import committed
-from pipeline.store.layout import STATUS
+from pipeline.store.layout import SPARSE, STATUS
 from pipeline.store.reader import Results
 
 FEW = 6  # points that are a table rather than a picture
 MOST_LISTED = 100  # points that were not ok
-MOST_CELLS = 250_000  # of a matrix that is drawn
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,12 @@ def _chapters(
         yield Chapter("Distributions", f"Counted: {selection.words}.", spread)
     where = list(points) or _typical(results, selection)
     yield Chapter("Matrices", "At single points.", list(_matrices(results, where)))
+    structures = [
+        structure(f"{name.removesuffix(SPARSE)}: pattern", results.sparse(name))
+        for name in results.names
+        if name.endswith(SPARSE)
+    ]
+    yield Chapter("Structure", "Of the function, whatever the inputs.", structures)
     patterns = list(_patterns(results, selection))
     if patterns:
         yield Chapter("Zeros", f"Seen at {selection.words}; structure may be sparser.", patterns)
@@ -147,8 +161,9 @@ def _patterns(results: Results, selection: Selection) -> Iterator[Picture]:
 
 def _drawable(results: Results) -> Iterator[tuple[str, tuple[list[str], list[str]]]]:
     """Datasets whose last two dimensions make a matrix, with the names along these."""
+    drawn = drawn_names(results)
     for name in ("jacobian", "hessian"):
-        if name not in results.names:
+        if name not in drawn:
             continue
         array = results[name]
         if len(array.dims) >= 3 and 1 < np.prod(array.shape[-2:]) <= MOST_CELLS:

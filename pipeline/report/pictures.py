@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.report.fields import Field
+from pipeline.store.sparse_rows import SparseRows
 
 WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithmic
+MOST_CELLS = 200  # along each side of the picture of a pattern
 CUT = (1.0, 99.0)  # percentiles at which colours end
 GREY = "#d9d9d9"  # of what has no value
 INK = "#1b4965"
@@ -206,6 +208,34 @@ def pattern(
     _name_ticks(axes, rows, columns)
     always = float((fractions == 1).mean())
     words = f"black: never zero, white: zero at every point drawn ({always:.0%} of the entries)"
+    return _picture(figure, title, words)
+
+
+def structure(title: str, matrices: SparseRows) -> Picture:
+    """Draw which entries of sparse matrices are stored, several in one cell where they are many.
+
+    Args:
+        title: Of what.
+        matrices: The matrices; nothing but their pattern is read.
+
+    Returns:
+        The picture.
+    """
+    figure, axes = _canvas(height=3.6)
+    shape = matrices.shape[1:]
+    cells = [min(length, MOST_CELLS) for length in shape]
+    edges = [np.linspace(0, length, count + 1) for length, count in zip(shape, cells, strict=True)]
+    counts, *_ = np.histogram2d(matrices.rows + 0.5, matrices.indices + 0.5, bins=edges)
+    extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
+    axes.imshow(
+        counts > 0, cmap=_map("Greys"), vmin=0, vmax=1, interpolation="nearest", aspect="auto",
+        extent=extent,
+    )  # fmt: skip
+    axes.set_xlabel("column")
+    axes.set_ylabel("row")
+    words = (
+        f"black: can be other than zero; {matrices.nnz} entries, {matrices.density:.2%} of them all"
+    )
     return _picture(figure, title, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.store.layout import SPARSE
 from pipeline.store.reader import Results
 
 MOST_POINTS = 40_000  # that are drawn
+MOST_CELLS = 250_000  # of a matrix that is drawn
 MOST_BYTES = 256 << 20  # that are held of one dataset
 NEAR = 64 << 10  # bytes between two rows below which they are read together
 
@@ -42,7 +45,7 @@ def select(results: Results) -> Selection:
     Returns:
         The selection.
     """
-    widest = max(results[name].row_bytes for name in results.names)
+    widest = max(results[name].row_bytes for name in drawn_names(results))
     most = max(min(MOST_POINTS, MOST_BYTES // widest), 100)
     lengths = tuple(len(axis) for axis in results.axes)
     varied = [axis for axis, length in enumerate(lengths) if length > 1][:2]
@@ -56,6 +59,22 @@ def select(results: Results) -> Selection:
     indices = np.ravel_multi_index(np.ix_(*chosen), lengths).ravel()
     shape = tuple(len(chosen[axis]) for axis in varied)
     return Selection(indices, tuple(varied), shape, _words(len(indices), results, lengths, varied))
+
+
+def drawn_names(results: Results) -> list[str]:
+    """Find the datasets that are drawn: sparse matrices in full, unless they are too large for it.
+
+    Args:
+        results: Open results.
+
+    Returns:
+        Their names.
+    """
+    wholes = {name: name.removesuffix(SPARSE) for name in results.names}
+    return [
+        whole if math.prod(results[whole].shape[1:]) <= MOST_CELLS else name
+        for name, whole in wholes.items()
+    ]
 
 
 def read(results: Results, name: str, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:

@@ -16,9 +16,19 @@ from pipeline import results
 from pipeline.grids.product import Axis, ProductGrid
 from pipeline.report.fields import Field, fields
 from pipeline.report.page import write_report
-from pipeline.report.pictures import _remark, curve, histogram, map_of, matrix, pattern, scatter
+from pipeline.report.pictures import (
+    _remark,
+    curve,
+    histogram,
+    map_of,
+    matrix,
+    pattern,
+    scatter,
+    structure,
+)
 from pipeline.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
-from pipeline.report.selection import read, select
+from pipeline.report.selection import drawn_names, read, select
+from pipeline.store.sparse_rows import SparseRows
 
 
 def test_norms():
@@ -104,6 +114,45 @@ def test_samples_are_bounded_and_leave_out_what_is_missing(tmp_path, monkeypatch
         there = select(unfinished).indices
         assert not ((there >= 300) & (there < 400)).any()
         assert np.array_equal(read(unfinished, "value", there), there)
+
+
+def chain(x):
+    return ((x[1:] - x[:-1] ** 2) ** 2).sum()
+
+
+@pytest.mark.parametrize("store", [{"format": "sparse"}, {"symmetric": "packed"}], ids=str)
+def test_what_is_stored_in_part_is_drawn_as_a_whole(tmp_path, monkeypatch, store):
+    points = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(30, 4)
+    stored = pipeline.run(chain, points, "hessian", output_dir=tmp_path, store=store)
+    found = {field.name: field.values for field in fields(stored, np.arange(30))}
+    expected = np.linalg.eigvalsh(stored.hessian[:])
+    assert np.allclose(found["hessian: smallest eigenvalue"], expected[:, 0])
+    assert np.allclose(found["hessian: largest eigenvalue"], expected[:, -1])
+    write_report(stored, tmp_path / "page.html", [3])
+    text = (tmp_path / "page.html").read_text()
+    for title in ("hessian at point 3", "hessian: exact zeros"):
+        assert f"<figcaption>{title}</figcaption>" in text
+    words = "black: can be other than zero; 10 entries, 62.50% of them all"
+    assert (words in text) == ("format" in store)
+    monkeypatch.setattr("pipeline.report.selection.MOST_CELLS", 15)
+    assert drawn_names(stored)[0] == ("hessian_sparse" if "format" in store else "hessian")
+
+
+def test_a_large_pattern_is_drawn_in_cells(monkeypatch):
+    monkeypatch.setattr("pipeline.report.pictures.MOST_CELLS", 7)
+    n = 1000
+    matrices = SparseRows(np.ones((2, n)), np.arange(n + 1), np.arange(n), n)
+    assert "1000 entries, 0.10% of them all" in structure("p", matrices).caption
+
+
+def test_spectra_and_sums_keep_their_signs(tmp_path):
+    points = torch.rand(8, 2, dtype=torch.float64)
+    stored = pipeline.run(saddle, points, ["laplacian", "eigenvalues"], output_dir=tmp_path)
+    found = {field.name: field for field in fields(stored, np.arange(8))}
+    assert np.allclose(found["laplacian"].values, -1.0)
+    assert found["laplacian"].signed
+    assert np.allclose(found["eigenvalues: smallest eigenvalue"].values, (-1 - np.sqrt(45)) / 2)
+    assert np.allclose(found["eigenvalues: largest eigenvalue"].values, (-1 + np.sqrt(45)) / 2)
 
 
 ODD = [
