@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 WIDEST_CHECK = 4096
 CALL_SECONDS = 3e-4  # of a batch on its way into a file
 FEW_PASSES = 1000  # backward passes of a job that is short point by point, if anything is
+LONG = 20.0  # seconds of preparing that have to be worth more than what is left beside products
+TRIAL_SECONDS = 2.0  # of evaluating points one by one
+MOSTLY = 0.5  # part of the time of a job
 MANY = 1_000_000  # points that are assumed where their number is not known
 
 
@@ -89,13 +92,14 @@ class Draft:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that could be evaluated, and how it did."""
+    """A candidate that could be evaluated, and how it did at some points, in batches of some widths."""
 
     draft: Draft
     evaluate: Evaluate
     deviations: dict[Key, Deviation]
     symmetry: float | None
     widths: tuple[int, ...]
+    points: int
 
     @property
     def error(self) -> float:
@@ -190,13 +194,9 @@ def _drafts(
     """Count the cost of every candidate, unless its preparation alone takes longer than another."""
     drafts: list[Draft] = []
     for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds(pair[1])):
-        best = min((draft.seconds for draft in drafts), default=float("inf"))
-        least = route.least_seconds(mode)
-        if not drafts and least > 0:
-            best = study.point_by_point
-        if best <= least:
-            reason = f"not tried: the job takes less than the {least:.3g} s to prepare it"
-            considered.append(Candidate(route.name, mode, reason))
+        reason = _cannot_pay(study, route, mode, drafts)
+        if reason:
+            considered.append(Candidate(route.name, mode, f"not tried: {reason}"))
             continue
         try:
             drafts.append(_draft(study, route, mode))
@@ -204,6 +204,22 @@ def _drafts(
             considered.append(Candidate(route.name, mode, f"refused: {reason}"))
             log.debug("route %s %s is not used: %s", route.name, mode, reason)
     return drafts
+
+
+def _cannot_pay(study: Study, route: Route, mode: str, drafts: Sequence[Draft]) -> str:
+    """Why a candidate cannot be faster than the best of those whose cost is known; else nothing."""
+    least = route.least_seconds(mode)
+    soonest = study.point_by_point if not drafts and least > 0 else float("inf")
+    if min([soonest, *(draft.seconds for draft in drafts)]) <= least:
+        return f"the job takes less than the {least:.3g} s to prepare it"
+    if not drafts:
+        return ""
+    best = min(drafts, key=lambda draft: draft.seconds)
+    compiling = least + best.cost.operations * route.operation_seconds
+    products = best.cost.product_seconds * (study.count or MANY)
+    if compiling > LONG and products > MOSTLY * best.seconds:
+        return f"most of the time is that of matrix products, and preparing it takes about {compiling:.0f} s"
+    return ""
 
 
 def _draft(study: Study, route: Route, mode: str) -> Draft:
@@ -260,29 +276,32 @@ def _worthwhile(study: Study, cost: Cost) -> int:
 
 
 def _try(study: Study, draft: Draft, oracle: Oracle) -> Trial:
+    if draft.cost.setup_seconds > LONG:
+        log.info(
+            "route %s %s: compiling %d operations takes about %.0f s",
+            draft.route.name, draft.mode, draft.cost.operations, draft.cost.setup_seconds,
+        )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             evaluate = draft.route.prepare(study.request, draft.mode, draft.cost.chunk, draft.batch)
-            widths = _widths(study, draft.route, draft.batch)
-            return _compare(study, draft, evaluate, widths, oracle)
+            return _compare(study, draft, evaluate, oracle)
         except Exception as error:
             raise _refusal(error) from error
 
 
-def _compare(
-    study: Study, draft: Draft, evaluate: Evaluate, widths: Sequence[int], oracle: Oracle
-) -> Trial:
-    request = study.request
+def _compare(study: Study, draft: Draft, evaluate: Evaluate, oracle: Oracle) -> Trial:
+    request, widths, alone = study.request, _widths(study, draft), _alone(study, draft)
     worst: dict[Key, Deviation] = dict.fromkeys(request.keys, Deviation())
     for width in widths:
-        found = zip(request.keys, _at_width(evaluate, study.points, width), strict=True)
+        found = zip(request.keys, _at_width(evaluate, study.points, width, alone), strict=True)
         levels = [request.comparable(level, key) for key, level in found]
         for key, deviation in oracle.compare(levels).items():
             worst[key] = worst[key].worse(deviation)
     highest = dict(zip(request.keys, levels, strict=True)).get(request.whole_order)
     symmetry = None if highest is None else _symmetry(request, highest)
-    return Trial(draft, evaluate, worst, symmetry, tuple(widths))
+    points = max(alone if width == 1 else width for width in widths)
+    return Trial(draft, evaluate, worst, symmetry, tuple(widths), min(points, len(study.points)))
 
 
 def _symmetry(request: Request, level: Tensor) -> float | None:
@@ -309,17 +328,26 @@ def _require_agreement(trial: Trial, oracle: Oracle) -> None:
         raise RefusedError(f"its result is not symmetric: residual {trial.symmetry:.1e}")
 
 
-def _widths(study: Study, route: Route, batch: int) -> list[int]:
+def _widths(study: Study, draft: Draft) -> list[int]:
     """Batch sizes at which a route is compared: they have changed answers in torch."""
-    probes = len(study.points)
+    probes, route = len(study.points), draft.route
     if route.pointwise:
-        return [probes]
-    return sorted({1, probes, min(batch, WIDEST_CHECK, study.count or probes)})
+        return [_alone(study, draft)]
+    most = study.count or probes
+    most = most if route.streams else min(most, draft.batch)  # wider ones are taken apart
+    return sorted({1, min(probes, most), min(draft.batch, WIDEST_CHECK, most)})
 
 
-def _at_width(evaluate: Evaluate, points: Tensor, width: int) -> tuple[Tensor, ...]:
-    """Evaluate the points in a batch of this width, by repetition; one by one at width 1."""
+def _alone(study: Study, draft: Draft) -> int:
+    """How many points are evaluated one by one: fewer where that takes long."""
+    width = draft.batch if draft.route.pads else 1
+    call = draft.cost.batch_seconds + width * draft.cost.point_seconds
+    return max(1, min(len(study.points), int(TRIAL_SECONDS / max(call, 1e-9))))
+
+
+def _at_width(evaluate: Evaluate, points: Tensor, width: int, alone: int) -> tuple[Tensor, ...]:
+    """Evaluate the points in a batch of this width, by repetition; some one by one at width 1."""
     if width == 1:
-        rows = [evaluate(point[None]) for point in points]
+        rows = [evaluate(point[None]) for point in points[:alone]]
         return tuple(torch.cat(level) for level in zip(*rows, strict=True))
     return evaluate(points.repeat(-(-width // len(points)), 1)[:width])

@@ -33,6 +33,7 @@ class Cost:
         setup_seconds: Predicted time until the first call, compilers included.
         batch_seconds: Predicted time that a batch takes whatever its size.
         point_seconds: Predicted time that one more point takes.
+        product_seconds: That part of it which matrix products and convolutions take, compiled or not.
     """
 
     chunk: int
@@ -42,6 +43,7 @@ class Cost:
     setup_seconds: float
     batch_seconds: float
     point_seconds: float
+    product_seconds: float = 0.0
 
     def seconds(self, count: int, batch: int) -> float:
         """Predicted time of a whole job.
@@ -121,6 +123,7 @@ def count_eager(
             batch_seconds=one.operations * operation_seconds + fixed * BYTE_SECONDS,
             point_seconds=max(two.traffic - one.traffic, 0) * BYTE_SECONDS
             + two.flops / 2 * FLOP_SECONDS,
+            product_seconds=two.flops / 2 * FLOP_SECONDS,
         )
 
 

@@ -171,7 +171,7 @@ def _power(base: Any, order: int, exponent: Any = None, **options: Any) -> Tenso
 
 def _product(x: Tensor, order: int, *args: Any, **options: Any) -> Tensor | None:
     """Beside zero torch's formula divides the product by its small factor, and the terms cancel."""
-    if order < 2:
+    if order < 2 or not x.is_floating_point():
         return None
     small = torch.finfo(x.dtype).eps ** (0.5 / (order - 1)) * x.abs().amax()
     near: Tensor = (x.abs() < small) & (x != 0)

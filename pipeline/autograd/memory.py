@@ -15,6 +15,8 @@ from torch.utils.flop_counter import flop_registry
 
 # Least and most that one batch works on: it should pay its overhead and stay in the caches.
 WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}
+# Products with a vector, which torch's own registry leaves out -> which argument is the matrix.
+MATRIX_OF = {torch.ops.aten.mv: 0, torch.ops.aten.addmv: 1}
 UNLIMITED = 1 << 62
 
 
@@ -47,6 +49,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func._overloadpacket in flop_registry:  # type: ignore[attr-defined]
             formula = flop_registry[func._overloadpacket]  # type: ignore[attr-defined]
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        elif func._overloadpacket in MATRIX_OF:  # type: ignore[attr-defined]
+            self.flops += 2 * args[MATRIX_OF[func._overloadpacket]].numel()  # type: ignore[attr-defined]
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())

@@ -5,11 +5,15 @@ import logging
 import pytest
 import torch
 
-from pipeline.autograd import effort
+from pipeline.autograd import choice, effort
+from pipeline.autograd.choice import Draft, Study, _cannot_pay, choose
+from pipeline.autograd.cost import Cost
 from pipeline.autograd.effort import affordable, fits_entry_by_entry, pass_seconds
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import Asked, prepare
-from pipeline.autograd.request import Request
+from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.routes import ROUTES
+from pipeline.autograd.routes.scalar import derive
 from pipeline.job import Options
 
 POINTS = torch.linspace(-1, 1, 25, dtype=torch.float64).reshape(5, 5)
@@ -71,3 +75,43 @@ def test_a_plan_of_a_long_function_says_what_was_checked_and_is_right(impatient)
     assert "random directions" in evaluator.certificate.reference
     expected = torch.cos(POINTS @ WEIGHTS.T)[:, :, None] * WEIGHTS
     assert torch.allclose(evaluator(POINTS), expected, rtol=1e-13, atol=1e-13)
+
+
+def study(count):
+    bare = request()
+    return Study(bare, POINTS, Options(), count, None)
+
+
+def test_a_long_derivative_is_evaluated_at_fewer_points_and_the_certificate_says_so(monkeypatch):
+    monkeypatch.setattr(choice, "TRIAL_SECONDS", 0.0)
+    trial = choose(study(1), build_oracle(request(), POINTS)).trial
+    assert (trial.widths, trial.points) == ((1,), 1)
+    options = Options(batch=1)
+    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, options, count=5)
+    assert evaluator.certificate.points_checked == 1
+    monkeypatch.undo()
+    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, options, count=5)
+    assert (evaluator.certificate.points_checked, evaluator.certificate.widths_checked) == (5, (1,))
+
+
+def test_no_compiler_is_asked_where_products_take_most_of_the_time():
+    def found(part):
+        bare = study(10**6)
+        taken = Cost(1, 8, 0, 1000, 0.0, 0.0, 1e-3, part * 1e-3)
+        draft = Draft(ROUTES["vmap"], "rev", taken, 1, taken.seconds(10**6, 1))
+        return _cannot_pay(bare, ROUTES["compiled"], "rev", [draft])
+
+    assert (
+        found(0.9)
+        == "most of the time is that of matrix products, and preparing it takes about 40 s"
+    )
+    assert found(0.4) == ""
+
+
+def test_the_scalar_route_does_not_trace_large_products():
+    large = torch.ones(800, 800, dtype=torch.float64)
+    bare = Request(lambda x: (large @ x.sum().expand(800)).sum(), POINTS[0], (), (0, 1))
+    with pytest.raises(
+        RefusedError, match="its matrix products take 1.3e\\+06 operations, far more than"
+    ):
+        derive(bare)

@@ -127,3 +127,10 @@ def test_products_beside_zero_are_flagged_where_their_derivatives_cancel():
 
     assert pipeline.evaluate(f, points, "hessian").status.tolist() == [1, 4, 1]
     assert pipeline.evaluate(f, points, "gradient").status.tolist() == [1, 1, 1]
+
+
+def test_products_of_truth_values_have_no_derivative_to_lose():
+    points = torch.tensor([[0.5, 1.0], [0.25, 2.0]]).double()
+    found = pipeline.evaluate(lambda x: (x**3).sum() * (x > -9).prod(), points, "hessian")
+    assert found.status.tolist() == [OK, OK]
+    assert torch.allclose(found.hessian, torch.diag_embed(6 * points))

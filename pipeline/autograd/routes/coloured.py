@@ -20,7 +20,12 @@ from pipeline.autograd.differentiation import Levels, differentiate
 from pipeline.autograd.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import BOTH, Route
-from pipeline.autograd.routes.compiled import COMPILER_SECONDS, compile_batch, count_compiled
+from pipeline.autograd.routes.compiled import (
+    COMPILER_SECONDS,
+    NODE_SECONDS,
+    compile_batch,
+    count_compiled,
+)
 
 SIDES = {
     "fwd": "fwd",
@@ -89,6 +94,8 @@ class ColouredCompiledRoute(Route):
     name: ClassVar[str] = "coloured_compiled"
     widest: ClassVar[int] = 1 << 12
     pointwise: ClassVar[bool] = False
+    pads: ClassVar[bool] = True
+    operation_seconds: ClassVar[float] = NODE_SECONDS
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """As route `coloured`."""

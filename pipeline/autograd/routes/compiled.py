@@ -39,6 +39,8 @@ class CompiledRoute(Route):
     name: ClassVar[str] = "compiled"
     widest: ClassVar[int] = 1 << 12
     pointwise: ClassVar[bool] = False
+    pads: ClassVar[bool] = True
+    operation_seconds: ClassVar[float] = NODE_SECONDS
 
     def modes(self, request: Request) -> tuple[str, ...]:
         """As route `vmap`."""

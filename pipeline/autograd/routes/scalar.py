@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import Cost
+from pipeline.autograd.memory import Meter
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, joined, on_joined, spell_mode
 from pipeline.autograd.routes.loop import LoopRoute
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.autograd.scalar.emit import Program
 
 BUDGET = 40_000  # nodes; a compiler takes about two minutes for these
+FAR = 10  # some operations are on constants
 ENTRIES = 1_000_000  # distinct, constant ones included
 COMPILER_SECONDS = 4.0  # of starting to compile, whatever it is
 NODE_SECONDS = 2.5e-3  # of compiling one operation
@@ -125,6 +127,7 @@ def derive(request: Request) -> Program:
     entries = sum(request.m * math.comb(request.n + k - 1, k) for k in request.orders)
     if entries > ENTRIES:
         raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
+    _require_small(request)
     dag, outputs = expand(on_joined(request), joined(request)(request.example[None])[0], BUDGET)
     if tuple(outputs.shape) != request.output_shape:
         raise RefusedError(
@@ -140,3 +143,14 @@ def derive(request: Request) -> Program:
     row = [dag.variable(index) for index in range(inputs - len(request.example), inputs)]
     sums = [contracted(dag, outputs, request.n, item, row) for item in request.contractions]
     return Program(dag, inputs, [*kept, *sums])
+
+
+def _require_small(request: Request) -> None:
+    """Refuse what has far too many operations before they are traced: that takes long."""
+    g, z = request.at(request.example)
+    with torch.no_grad(), Meter() as meter:
+        g(z)
+    if meter.flops > FAR * BUDGET:
+        raise RefusedError(
+            f"its matrix products take {meter.flops:.2g} operations, far more than {BUDGET}"
+        )
