@@ -70,7 +70,9 @@ def color_star(pattern: Pattern) -> Tensor:
 def color_acyclic(pattern: Pattern) -> Tensor:
     """Colour a symmetric matrix so that every cycle has three colours.
 
-    Then two colours induce a forest, and its entries follow one after the other from the leaves.
+    Then two colours induce a forest, and its entries follow one after the other from the leaves. No
+    route uses it: it saves a third to a half of the directions of a star colouring, but reading the
+    entries is a recursion as long as a tree is deep, through which rounding adds up.
 
     Args:
         pattern: Symmetric, (n, n).
