@@ -136,6 +136,17 @@ class Lab:
         _kill(daemon, signal.SIGTERM)
         wait_for(lambda: not _alive(daemon), 20)
 
+    def tasks(self) -> list[int]:
+        """The processes of submitit that run now, of this Slurm alone."""
+        mine = f"SLURM_CONF={self.place / 'slurm.conf'}"
+        return [
+            process
+            for process in _processes()
+            if "submitit.core._submit" in _read(process, "cmdline").split("\0")
+            and "python" in _read(process, "comm")
+            and mine in _read(process, "environ").split("\0")
+        ]
+
     def restart_node(self, number: int) -> None:
         """Let a node tell Slurm at once that it is there, in place of being asked some day."""
         self.stop_node(number)

@@ -14,14 +14,6 @@ from pipeline import open_results
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
-def tasks(slurm):
-    """Process ids of the tasks that run now."""
-    found = subprocess.run(
-        ["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True, check=False
-    )
-    return [int(line) for line in found.stdout.split()]
-
-
 def test_the_numbers_are_those_of_one_process(distributed, undisturbed):
     code, said = distributed.run("function_params.seconds=0.0")
     assert code == 0, said
@@ -53,7 +45,7 @@ def test_tasks_that_are_killed_and_cancelled_are_given_out_again(slurm, distribu
     process = distributed.start()
     distributed.wait_for_shards(3)
     slurm.ask("scancel", slurm.ask("squeue", "-h", "-r", "-o", "%i").split()[0])
-    os.kill(tasks(slurm)[-1], signal.SIGKILL)
+    os.kill(slurm.tasks()[-1], signal.SIGKILL)
     code, said = finish(process)
     assert code == 0, said
     assert "a worker was lost: ExecutorError: Slurm job" in said
