@@ -138,13 +138,12 @@ class Lab:
 
     def tasks(self) -> list[int]:
         """The processes of submitit that run now, of this Slurm alone."""
-        mine = f"SLURM_CONF={self.place / 'slurm.conf'}"
         return [
             process
             for process in _processes()
             if "submitit.core._submit" in _read(process, "cmdline").split("\0")
             and "python" in _read(process, "comm")
-            and mine in _read(process, "environ").split("\0")
+            and self._owns(process)
         ]
 
     def restart_node(self, number: int) -> None:
@@ -214,12 +213,18 @@ class Lab:
     def _daemon(self, *command: str) -> None:
         subprocess.run(command, env=self.environment, check=True, timeout=60, capture_output=True)
 
+    def _owns(self, process: int) -> bool:
+        """Whether a task is of this Slurm: there may be others on the machine."""
+        mine = f"SLURM_CONF={self.place / 'slurm.conf'}"
+        return mine in _read(process, "environ").split("\0")
+
     def _processes_of(self, number: int) -> set[int]:
         """The daemon of a node, its job steps, and what these run."""
         tasks = {
             process
             for process in _processes()
-            if f"SLURMD_NODENAME=n{number}" in _read(process, "environ").split("\0")
+            if self._owns(process)
+            and f"SLURMD_NODENAME=n{number}" in _read(process, "environ").split("\0")
         }
         steps = {_parent(process) for process in tasks}
         keepers = {step for step in steps if _is_keeper(step)}
