@@ -95,7 +95,7 @@ def ours(name: str, points: np.ndarray) -> tuple[float, Callable[[], np.ndarray]
         return time.perf_counter() - began
 
     f, x = function_of(name, torch), torch.from_numpy(points)
-    found(f, x[0, :8])
+    found(f, x[0, :32])
     detection = min(found(f, x[0]) for _ in range(5))
     operator = OPERATOR.get(name, "jacobian")
     evaluator = pipeline.prepare(f, x, operator, LONG, format="sparse", batch=len(points))

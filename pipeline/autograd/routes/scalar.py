@@ -1,8 +1,10 @@
 """Route `scalar`: f as a graph of scalar operations, differentiated symbolically, one fused loop.
 
 Only distinct, non-constant entries are calculated, each once for a whole vector register of
-points. At points where anything that is calculated is not finite, the derivatives are taken from
-reverse mode instead: a folded multiplication by zero would otherwise hide a NaN that torch gives.
+points. Where the result is sparse and many of its entries have the same formula, as those of a
+stencil have, the loop runs over these as well. At points where anything that is calculated is not
+finite, the derivatives are taken from torch instead: a folded multiplication by zero would
+otherwise hide a NaN that torch gives.
 """
 
 from __future__ import annotations
@@ -19,18 +21,23 @@ from pipeline.autograd.cost import Cost
 from pipeline.autograd.memory import Meter
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, joined, on_joined, spell_mode
+from pipeline.autograd.routes.coloured import ColouredRoute
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
 from pipeline.autograd.variable import WHOLE
 
 if TYPE_CHECKING:
+    from pipeline.autograd.scalar.dag import Dag
     from pipeline.autograd.scalar.emit import Program
+    from pipeline.autograd.scalar.loops import Loops
 
 BUDGET = 40_000  # nodes; a compiler takes about two minutes for these
 FAR = 10  # some operations are on constants
+LOOPED = 400_000  # nodes of a sparse derivative, tables in place of code: ten seconds to derive
 ENTRIES = 1_000_000  # distinct, constant ones included
 COMPILER_SECONDS = 4.0  # of starting to compile, whatever it is
 NODE_SECONDS = 2.5e-3  # of compiling one operation
+SHORTER = 2  # times as short as what it replaces: a formula that is looked up is slower
 PIECE = 256  # points that are taken from reverse mode together
 
 
@@ -60,15 +67,15 @@ class ScalarRoute(Route):
         Returns:
             The cost; a chunk has no meaning here.
         """
-        program = derive(request)
-        entries = program.inputs + 1 + sum(level.numel() for level in program.levels)
-        nodes = len(program.nodes)
+        work = _arranged(request)
+        entries = work.inputs + 1 + sum(math.prod(shape) for shape in work.shapes)
+        nodes = work.operations
         return Cost(
             chunk=chunk or request.directions,
             point_bytes=2 * entries * request.example.dtype.itemsize,
             fixed_bytes=0,
             operations=nodes,
-            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * nodes,
+            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * work.statements,
             batch_seconds=2e-5,
             point_seconds=2e-10 * nodes + 1e-9 * entries,
         )
@@ -79,21 +86,17 @@ class ScalarRoute(Route):
         Returns:
             The batch evaluation.
         """
-        from pipeline.autograd.scalar.emit import compile_kernel
-
-        program = derive(request)
-        kernel, inputs_of = compile_kernel(program), joined(request)
-        reverse = _reverse_mode(request, mode, chunk)
+        work = _arranged(request)
+        kernel, inputs_of = work.compile(), joined(request)
+        reverse, piece_size = _exact(request, mode, chunk)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
             inputs = inputs_of(points).contiguous()
-            levels = tuple(
-                points.new_empty((len(points), *level.shape)) for level in program.levels
-            )
+            levels = tuple(points.new_empty((len(points), *shape)) for shape in work.shapes)
             flags = points.new_empty(len(points))
             if not kernel(inputs, levels, flags):
                 return levels
-            for piece in torch.split(flags.isnan().nonzero()[:, 0], PIECE):
+            for piece in torch.split(flags.isnan().nonzero()[:, 0], piece_size):
                 exact = zip(request.keys, reverse(points[piece]), strict=True)
                 for level, (key, other) in zip(levels, exact, strict=True):
                     level[piece] = request.keep(other, key)
@@ -102,13 +105,41 @@ class ScalarRoute(Route):
         return evaluate
 
 
-def _reverse_mode(request: Request, mode: str, chunk: int) -> Evaluate:
+def _exact(request: Request, mode: str, chunk: int) -> tuple[Evaluate, int]:
+    # what takes over where something is not finite, and at how many points at once: too large a
+    # matrix comes from coloured directions, backward ones of a Jacobian, as torch's own are
+    if request.pattern is not None and math.prod(request.pattern.shape) > ENTRIES:
+        own = "rev" if request.order == 1 else "fwd_over_rev"
+        piece = max(1, min(PIECE, ENTRIES // max(request.pattern.nnz, 1)))
+        if evaluate := _tried(ColouredRoute(), request, own, chunk, piece):
+            return evaluate, piece
+    evaluate = _tried(VmapRoute(), request, mode, chunk, PIECE)
+    return evaluate or LoopRoute().prepare(request, mode, chunk, PIECE), PIECE
+
+
+def _tried(route: Route, request: Request, mode: str, chunk: int, piece: int) -> Evaluate | None:
     try:
-        evaluate = VmapRoute().prepare(request, mode, chunk, PIECE)
+        evaluate = route.prepare(request, mode, chunk, piece)
         evaluate(request.example[None])
     except Exception:  # torch.func refuses a function by any kind of error
-        return LoopRoute().prepare(request, mode, chunk, PIECE)
+        return None
     return evaluate
+
+
+@lru_cache(maxsize=1)
+def _arranged(request: Request) -> Program | Loops:
+    """How a request is calculated: by loops over a sparse derivative, where these are shorter."""
+    from pipeline.autograd.scalar.loops import arrange
+
+    program = derive(request)
+    if request.pattern is None:
+        return program
+    loops = arrange(program)
+    if loops.statements * SHORTER > loops.operations and program.operations <= BUDGET:
+        return program
+    if loops.statements > BUDGET:
+        raise RefusedError(f"its entries have formulas of {loops.statements} scalar operations")
+    return loops
 
 
 @lru_cache(maxsize=1)
@@ -116,41 +147,71 @@ def derive(request: Request) -> Program:
     """The program of a request, made once for its cost and its preparation."""
     # imported when it is used: it loads torch.fx, which short jobs do not need
     from pipeline.autograd.scalar.contracted import contracted
-    from pipeline.autograd.scalar.dag import ZERO
-    from pipeline.autograd.scalar.derivatives import differentiate
     from pipeline.autograd.scalar.emit import Program
     from pipeline.autograd.scalar.expand import expand
 
     if request.example.device.type != "cpu":
         raise RefusedError(f"it is written for CPUs, the job runs on {request.example.device}")
     require_compiler(request.example.device)
-    entries = sum(request.m * math.comb(request.n + k - 1, k) for k in request.orders)
-    if entries > ENTRIES:
-        raise RefusedError(f"it has {entries} distinct entries, more than {ENTRIES}")
-    _require_small(request)
-    dag, outputs = expand(on_joined(request), joined(request)(request.example[None])[0], BUDGET)
+    sparse = request.pattern is not None and request.whole_order == request.sparse_order
+    wholes = [order for order in request.orders if not (sparse and order == request.sparse_order)]
+    count = sum(request.m * math.comb(request.n + k - 1, k) for k in wholes)
+    if count > ENTRIES:
+        raise RefusedError(f"it has {count} distinct entries, more than {ENTRIES}")
+    budget = LOOPED if sparse else BUDGET
+    _require_small(request, budget)
+    dag, outputs = expand(on_joined(request), joined(request)(request.example[None])[0], budget)
     if tuple(outputs.shape) != request.output_shape:
         raise RefusedError(
             f"its trace has shape {tuple(outputs.shape)}, not {request.output_shape}"
         )
-    levels = differentiate(dag, outputs, request.n, request.whole_order)
+    kept = _sparse(request, dag, outputs) if sparse else _whole(request, dag, outputs)
     inputs = len(request.example) + (0 if request.variable is WHOLE else request.n)
-    kept = [request.keep(levels[order][None], order)[0] for order in request.orders]
-    if request.pattern is not None:
-        entries = int((levels[request.sparse_order] != ZERO).sum())
-        if entries > int((kept[-1] != ZERO).sum()):
-            raise RefusedError("it finds entries that the pattern leaves out")
     row = [dag.variable(index) for index in range(inputs - len(request.example), inputs)]
     sums = [contracted(dag, outputs, request.n, item, row) for item in request.contractions]
     return Program(dag, inputs, [*kept, *sums])
 
 
-def _require_small(request: Request) -> None:
+def _require_small(request: Request, budget: int) -> None:
     """Refuse what has far too many operations before they are traced: that takes long."""
     g, z = request.at(request.example)
     with torch.no_grad(), Meter() as meter:
         g(z)
-    if meter.flops > FAR * BUDGET:
+    if meter.flops > FAR * budget:
         raise RefusedError(
-            f"its matrix products take {meter.flops:.2g} operations, far more than {BUDGET}"
+            f"its matrix products take {meter.flops:.2g} operations, far more than {budget}"
         )
+
+
+def _whole(request: Request, dag: Dag, outputs: Tensor) -> list[Tensor]:
+    """Nodes of what is kept of each order, from whole derivatives."""
+    from pipeline.autograd.scalar.dag import ZERO
+    from pipeline.autograd.scalar.derivatives import differentiate
+
+    levels = differentiate(dag, outputs, request.n, request.whole_order)
+    kept = [request.keep(levels[order][None], order)[0] for order in request.orders]
+    if request.pattern is not None:
+        level, order = levels[request.sparse_order], request.sparse_order
+        kept_entries = kept[request.orders.index(order)]
+        _require_all(int((level != ZERO).sum()), int((kept_entries != ZERO).sum()))
+    return kept
+
+
+def _sparse(request: Request, dag: Dag, outputs: Tensor) -> list[Tensor]:
+    """The same, where no other entries of the highest order are derived than those of the pattern."""
+    from pipeline.autograd.scalar.dag import ZERO
+    from pipeline.autograd.scalar.derivatives import differentiate, entries
+
+    assert request.pattern is not None
+    below = differentiate(dag, outputs, request.n, request.sparse_order - 1)
+    roots = below[-1].reshape(-1).tolist()
+    found = entries(dag, roots, request.n, ascending=request.sparse_order == 2)
+    kept = [found.get(place, ZERO) for place in request.pattern.flat.tolist()]
+    _require_all(len(found), sum(node != ZERO for node in kept))
+    levels = [*below, torch.tensor(kept, dtype=torch.int64)]
+    return [levels[order] for order in request.orders]
+
+
+def _require_all(found: int, kept: int) -> None:
+    if found > kept:
+        raise RefusedError("it finds entries that the pattern leaves out")

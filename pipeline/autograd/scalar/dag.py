@@ -71,7 +71,9 @@ class Dag:
         self._spend(1)
         values = [self._values.get(arg) for arg in args]
         if None not in values:
-            return self.constant(self._fold(name, values))
+            if (name, args) not in self._known:
+                self._known[name, args] = self.constant(self._fold(name, values))
+            return self._known[name, args]
         simpler = getattr(self, f"_simplify_{name}", None)
         node = simpler(*args) if simpler else None
         if node is not None:
@@ -144,6 +146,8 @@ class Dag:
             self.folded.add(node)
 
     def _simplify_add(self, a: int, b: int) -> int | None:
+        if a == b:
+            return self.apply("mul", a, self.constant(2.0))
         return b if a == ZERO else a if b == ZERO else None
 
     def _simplify_sub(self, a: int, b: int) -> int | None:
@@ -159,6 +163,18 @@ class Dag:
                 return ZERO
             if value in (1, -1):
                 return other if value == 1 else self.apply("neg", other)
+            inner = self._factor(other)
+            if value is not None and inner and (_is_exact(value) or _is_exact(inner[0])):
+                return self.apply("mul", inner[1], self.constant(inner[0] * value))
+        return None
+
+    def _factor(self, node: int) -> tuple[float, int] | None:
+        """The constant that a node is a multiple of, and the node that it multiplies."""
+        name, args = self.nodes[node]
+        values = [self._values.get(arg) for arg in args] if name == "mul" else []
+        for value, other in zip(values, reversed(args), strict=False):
+            if value is not None:
+                return value, other
         return None
 
     def _simplify_div(self, a: int, b: int) -> int | None:
@@ -168,12 +184,14 @@ class Dag:
         value = self._values.get(b)
         if value in (1, -1):
             return a if value == 1 else self.apply("neg", a)
-        if value and math.frexp(value)[0] in (0.5, -0.5) and math.isfinite(1 / value):
-            return self.apply("mul", a, self.constant(1 / value))  # exact: a power of two
+        if value and _is_exact(value):
+            return self.apply("mul", a, self.constant(1 / value))
         return None
 
     def _simplify_neg(self, a: int) -> int | None:
         name, args = self.nodes[a]
+        if inner := self._factor(a):
+            return self.apply("mul", inner[1], self.constant(-inner[0]))
         return args[0] if name == "neg" else None
 
     def _simplify_where(self, condition: int, a: int, b: int) -> int | None:
@@ -200,3 +218,8 @@ class Dag:
         if exponent == -1:
             return self.apply("reciprocal", a)
         return None
+
+
+def _is_exact(factor: float) -> bool:
+    """Multiplying by it rounds nothing: it is a power of two, and so is its reciprocal."""
+    return math.frexp(factor)[0] in (0.5, -0.5) and math.isfinite(1 / factor)

@@ -55,6 +55,38 @@ def gradient(dag: Dag, root: int, variables: list[int]) -> list[int]:
     Returns:
         A node per variable.
     """
+    cotangents = _cotangents(dag, root)
+    return [cotangents.get(variable, ZERO) for variable in variables]
+
+
+def entries(dag: Dag, roots: list[int], n: int, ascending: bool) -> dict[int, int]:
+    """Nodes of the entries of a matrix of derivatives that are not the number 0.
+
+    Args:
+        dag: The graph; it grows.
+        roots: What is differentiated: a row for each.
+        n: Number of inputs.
+        ascending: The matrix is symmetric, and is derived on and above its diagonal.
+
+    Returns:
+        ``row * n + column`` -> node.
+    """
+    touch(dag)
+    columns = {dag.variable(index): index for index in range(n)}
+    found: dict[int, int] = {}
+    for row, root in enumerate(roots):
+        for node, cotangent in _cotangents(dag, root).items():
+            column = columns.get(node, -1)
+            if cotangent == ZERO or column < (row if ascending else 0):
+                continue
+            found[row * n + column] = cotangent
+            if ascending:
+                found[column * n + row] = cotangent
+    return found
+
+
+def _cotangents(dag: Dag, root: int) -> dict[int, int]:
+    """Derivatives of one node with respect to all that it is computed from."""
     cotangents = {root: ONE}
     for node in reversed(dag.needed([root])):
         g = cotangents.get(node, ZERO)
@@ -65,7 +97,7 @@ def gradient(dag: Dag, root: int, variables: list[int]) -> list[int]:
         for arg, part in zip(args, pull(dag, node, args, g), strict=True):
             if part != ZERO and dag.value(arg) is None:
                 cotangents[arg] = dag.apply("add", cotangents.get(arg, ZERO), part)
-    return [cotangents.get(variable, ZERO) for variable in variables]
+    return cotangents
 
 
 def touch(dag: Dag) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.autograd.scalar.dag import Dag
-from pipeline.autograd.scalar.operations import OPERATIONS
+from pipeline.autograd.scalar.operations import OPERATIONS, POWER, spell
 
 FEW = 64  # entries of a row that are written one by one, with their constants
 CTYPES = {torch.float64: "double", torch.float32: "float"}
@@ -32,7 +33,7 @@ using T = {ctype};
 using V = at::vec::Vectorized<T>;
 constexpr int64_t L = V::size(), N = {inputs}, R = {rows};
 constexpr T INF = std::numeric_limits<T>::infinity(), NAN_ = std::numeric_limits<T>::quiet_NaN();
-{tables}
+{power}{tables}
 extern "C" int kernel(const T* points, T* const* results, T* flags, int64_t count, int threads) {{
   int flagged = 0;
 #pragma omp parallel num_threads(threads) reduction(|:flagged)
@@ -93,6 +94,25 @@ class Program:
         return self.dag.needed([*self.entries, *self.dag.folded])
 
     @property
+    def operations(self) -> int:
+        """Number of operations at a point."""
+        return len(self.nodes)
+
+    @property
+    def statements(self) -> int:
+        """Number of operations that are compiled: all of them."""
+        return len(self.nodes)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each result at a point."""
+        return [tuple(level.shape) for level in self.levels]
+
+    def compile(self) -> Kernel:
+        """See `compile_kernel`."""
+        return compile_kernel(self)
+
+    @property
     def watched(self) -> list[int]:
         """Nodes whose infinities or NaN no other watched node would show.
 
@@ -134,6 +154,7 @@ def source(program: Program) -> str:
         ctype=CTYPES[program.dag.dtype],
         inputs=program.inputs,
         rows=max(len(rows), 1),
+        power=POWER,
         tables="".join(tables),
         body="\n".join("      " + line for line in lines if line),
         scatter="\n".join(scatter),
@@ -153,23 +174,42 @@ def compile_kernel(program: Program) -> Kernel:
     from torch._inductor.codecache import CppCodeCache
 
     library = CppCodeCache.load(source(program), device_type="cpu")
-    function = library.kernel
 
     def kernel(points: Tensor, results: Sequence[Tensor], flags: Tensor) -> bool:
-        addresses = (ctypes.c_void_p * len(results))(*(result.data_ptr() for result in results))
-        flagged: int = function(
-            ctypes.c_void_p(points.data_ptr()),
-            addresses,
-            ctypes.c_void_p(flags.data_ptr()),
-            ctypes.c_int64(len(points)),
-            ctypes.c_int(torch.get_num_threads()),
-        )
-        return bool(flagged)
+        return call(library.kernel, points, results, flags)
 
     return kernel
 
 
-def _number(value: float | bool) -> str:
+def call(
+    function: Any, points: Tensor, results: Sequence[Tensor], flags: Tensor, *more: Any
+) -> bool:
+    """Call a compiled kernel.
+
+    Args:
+        function: Of the library.
+        points: (B, n), contiguous.
+        results: (B, …) each, contiguous, written.
+        flags: (B,), written.
+        more: Further arguments of the kernel.
+
+    Returns:
+        Whether there is a flag.
+    """
+    addresses = (ctypes.c_void_p * len(results))(*(result.data_ptr() for result in results))
+    flagged: int = function(
+        ctypes.c_void_p(points.data_ptr()),
+        addresses,
+        ctypes.c_void_p(flags.data_ptr()),
+        ctypes.c_int64(len(points)),
+        ctypes.c_int(torch.get_num_threads()),
+        *more,
+    )
+    return bool(flagged)
+
+
+def spell_number(value: float | bool) -> str:
+    """A constant in C++."""
     if isinstance(value, bool):
         return str(int(value))
     if value != value:
@@ -185,10 +225,10 @@ def _statement(dag: Dag, node: int) -> str:
     if isinstance(value, bool):
         return f"const V v{node} = V(0) {'==' if value else '!='} V(0);"
     if value is not None:
-        return f"const V v{node}({_number(value)});"
+        return f"const V v{node}({spell_number(value)});"
     if name == "input":
         return f"const V v{node} = V::loadu(in[{args[0]}]);"
-    spelled = OPERATIONS[name].cpp.format(*(f"v{arg}" for arg in args))
+    spelled = spell(name, [f"v{arg}" for arg in args], [dag.value(arg) for arg in args])
     return f"const V v{node} = {spelled};"
 
 
@@ -197,13 +237,13 @@ def _layout(program: Program, k: int, rows: dict[int, int]) -> tuple[str, str]:
     values = [program.dag.value(node) for node in flat]
     if len(flat) <= FEW:
         entries = (
-            f"row[{rows[node]}][lane]" if value is None else _number(value)
+            f"row[{rows[node]}][lane]" if value is None else spell_number(value)
             for node, value in zip(flat, values, strict=True)
         )
         lines = [f"to{k}[{place}] = {entry};" for place, entry in enumerate(entries)]
         return "", "\n        ".join([POINTER.format(k=k, size=len(flat)), *lines])
     filled = [place for place, value in enumerate(values) if value is None]
-    template = ", ".join("0" if value is None else _number(value) for value in values)
+    template = ", ".join("0" if value is None else spell_number(value) for value in values)
     places = ", ".join(map(str, filled)) or "0"
     sources = ", ".join(str(rows[flat[place]]) for place in filled) or "0"
     return (

