@@ -171,7 +171,11 @@ class Lab:
     def wait_until_idle(self) -> None:
         """Wait until every node is there and free."""
         asked = ("sinfo", "-hN", "-p", "main", "-o", "%t")
-        wait_for(lambda: self.ask(*asked).split() == ["idle"] * NODES, 120)
+        try:
+            wait_for(lambda: self.ask(*asked).split() == ["idle"] * NODES, 120)
+        except TimeoutError as error:
+            nodes = self.ask("sinfo", "-hN", "-p", "main", "-o", "%N %t %E")
+            raise TimeoutError(f"{error}: {nodes}{self.ask('squeue', '-r')}") from error
 
     def stop(self) -> None:
         """Stop what was started."""

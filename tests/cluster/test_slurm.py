@@ -73,7 +73,6 @@ def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undis
     stopped = slurm.isolate(1)
     try:
         wait_for(lambda: slurm.ask("sinfo", "-hN", "-n", "n1", "-o", "%t").startswith("down"), 90)
-        slurm.join_again(stopped)
         code, said = wait_until_done(slurm, process)
     finally:
         slurm.join_again(stopped)
