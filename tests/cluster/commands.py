@@ -75,13 +75,23 @@ def require_same(undisturbed, command):
     assert not list(command.folder.rglob("*.tmp"))
 
 
-def wait_until_done(slurm, process):
-    """Without the two minutes that Slurm waits before it starts a task again."""
+def release(slurm):
+    """Let tasks that were requeued start at once, without the two minutes that Slurm waits.
 
-    def released():
-        for name in slurm.ask("squeue", "-h", "-r", "-p", "main", "-t", "PD", "-o", "%i").split():
-            slurm.ask("scontrol", "update", f"JobId={name}", "StartTime=now")
+    Returns:
+        The tasks that wait or run.
+    """
+    for name in slurm.ask("squeue", "-h", "-r", "-p", "main", "-t", "PD", "-o", "%i").split():
+        slurm.ask("scontrol", "update", f"JobId={name}", "StartTime=now")
+    return slurm.ask("squeue", "-h", "-r", "-p", "main", "-o", "%i").split()
+
+
+def wait_until_done(slurm, process):
+    """Wait for a command whose tasks are requeued."""
+
+    def ended():
+        release(slurm)
         return process.poll() is not None
 
-    wait_for(released, 300)
+    wait_for(ended, 240)
     return finish(process)
