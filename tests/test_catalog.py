@@ -400,6 +400,7 @@ def test_options_out_of_range_are_advice(check):
     assert "grid.shift=nan gives points that are not finite; refuse it" in said
 
 
+@pytest.mark.slow
 def test_a_grid_that_raises_in_a_run_is_named(cli, tmp_path):
     words = ("function=beale", "plugins=[./mine.py]", "grid=plugin", "grid.name=mine")
     for text, message in (
@@ -423,6 +424,7 @@ def test_size_of_the_user(check):
     assert "needs n = at least 2; the points have n = 1" in said
 
 
+@pytest.mark.slow
 def test_from_the_shell(cli, tmp_path):
     (tmp_path / "mine.py").write_text(WRONG["shape"][0])
     done = cli("check", "./mine.py", module="pipeline.catalog")

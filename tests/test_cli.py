@@ -68,6 +68,7 @@ def test_tab_completion(cli):
     assert "job=hessian" in words
 
 
+@pytest.mark.slow
 def test_a_sweep(cli, tmp_path):
     done = cli("-m", "job=gradient,hessian", "dtype=float32,float64", *SMALL)
     assert done.returncode == 0, done.stderr
@@ -76,6 +77,7 @@ def test_a_sweep(cli, tmp_path):
         assert data["gradient"].shape == (25, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -125,6 +127,7 @@ def test_a_file_of_the_user_and_a_folder_called_plugins(cli, tmp_path, mine):
     assert "stiffness: 2.5" in (results(tmp_path)[0].parent / ".hydra" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_own_configuration_from_a_directory(cli, tmp_path):
     (tmp_path / "my" / "experiment").mkdir(parents=True)
     (tmp_path / "my" / "experiment" / "tiny.yaml").write_text(
@@ -167,7 +170,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def rows_of_bad_input():
+    """Each starts a process: all but the first few are for the long suite."""
+    for index, (words, message) in enumerate(BAD):
+        marks = [pytest.mark.slow] if index >= 4 else []
+        yield pytest.param(words, message, id=" ".join(words), marks=marks)
+
+
+@pytest.mark.parametrize(("words", "message"), rows_of_bad_input())
 def test_bad_input_gets_one_clear_message(cli, tmp_path, words, message):
     done = cli(*words)
     assert done.returncode == 1, done.stdout + done.stderr

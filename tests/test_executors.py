@@ -130,6 +130,7 @@ def scaled(x, scale):
     return (scale * x**3).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_objects_are_sent_to_workers(tmp_path):
     stored = pipeline.run(
@@ -245,6 +246,7 @@ def test_workers_end_with_their_parent(fatal, tmp_path, number):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_an_error_that_would_come_again_is_not_retried(tmp_path):
     """The workers see another source than the process that planned."""
     plugin = tmp_path / "changing.py"

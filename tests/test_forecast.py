@@ -95,6 +95,7 @@ def test_what_cannot_be_written_is_refused_after_it_was_told(tmp_path, monkeypat
         told.require_room()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["dry_run=true", "explain=true"])
 def test_on_the_command_line(cli, tmp_path, word):
     done = cli("job=hessian", "grid.count=5", word)

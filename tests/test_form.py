@@ -14,6 +14,7 @@ SMALLER = {"black_scholes_greeks": ("grid.count=3",)}
 SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_by_the_command_it_begins_with(path, cli):
     command = path.read_text().splitlines()[1]  # the first line is Hydra's

@@ -63,6 +63,7 @@ def run(folder, *words):
     )
 
 
+@pytest.mark.slow
 def test_another_application_composes_a_job(tmp_path):
     (tmp_path / "application.py").write_text(APPLICATION)
     (tmp_path / "application.yaml").write_text(CONFIGURATION)
@@ -77,6 +78,7 @@ def test_another_application_composes_a_job(tmp_path):
         assert "application.py pipeline/job@derivatives.job=gradient" in file.attrs["history"]
 
 
+@pytest.mark.slow
 def test_a_directory_of_the_user_is_searched(cli, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - override /job: gradient\nfunction: beale\ngrid: {count: 3}\n"
@@ -86,6 +88,7 @@ def test_a_directory_of_the_user_is_searched(cli, tmp_path):
     assert list(tmp_path.glob("outputs/gradient/beale/*/result.h5"))
 
 
+@pytest.mark.slow
 def test_callbacks_of_hydra_are_called(cli, tmp_path):
     (tmp_path / "telling.py").write_text(CALLBACK)
     words = ("+hydra.callbacks.tell._target_=telling.Tell", "+hydra.callbacks.tell.word=ended")

@@ -34,7 +34,7 @@ def several(r, q):
     return {"energy": q * r.square().sum(), "dipole": q * r}
 
 
-@pytest.mark.parametrize("route", ["loop", "vmap", "scalar"])
+@pytest.mark.parametrize("route", ["loop", "vmap", pytest.param("scalar", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("outputs", [[2, 0], [-1], 1, [3, 1, 0]])
 def test_rows_of_a_closed_form_on_every_route(route, outputs):
     rows = [outputs] if isinstance(outputs, int) else outputs

@@ -39,6 +39,7 @@ def run(compute):
     return compute()
 
 
+@pytest.mark.slow
 def test_what_was_just_computed_is_verified(run, cli):
     for path in (run, run / "result.h5"):
         done = cli("verify", str(path), module="pipeline.results")

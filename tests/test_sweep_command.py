@@ -49,6 +49,7 @@ def outcomes(folder):
     return {name: row["outcome"] for name, row in table(folder).items()}
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_leaves_the_others_alone(cli, tmp_path):
     (tmp_path / "moody.py").write_text(MOODY)
     words = (*WORDS, "function_params.b=3,4,5")
@@ -70,6 +71,7 @@ def test_a_job_that_fails_leaves_the_others_alone(cli, tmp_path):
         assert np.allclose(joined["gradient"].sel(b=b), 3 * b * x**2)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_composed_or_found_is_said_before_anything_runs(cli, tmp_path):
     done = cli("-m", "job=gradient,gradeint", "grid.count=3")
     assert done.returncode == 1

@@ -76,7 +76,7 @@ def candidates():
         for route in ("coloured", "scalar", "loop", "vmap"):
             request, _ = request_of(name)
             for mode in ROUTES[route].modes(request):
-                slow = route == "scalar" and name not in ("chain", "arrowhead")  # a compiler each
+                slow = route == "scalar" and name != "chain"  # a compiler each
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(name, route, mode, id=f"{name}-{route}-{mode}", marks=marks)
 
@@ -194,6 +194,7 @@ def test_nothing_sparse_is_said_by_name():
         evaluation.sparse("hessian")
 
 
+@pytest.mark.slow
 def test_automatic_format_is_sparse_only_where_it_pays():
     big, small = torch.rand(2, 150).double(), torch.rand(2, 20).double()
     assert pipeline.evaluate(chain, big, format="auto").pattern is not None

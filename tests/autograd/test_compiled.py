@@ -31,8 +31,8 @@ def request(f, orders, dtype=torch.float64):
 @pytest.mark.parametrize(
     ("f", "mode", "dtype"),
     [
-        (network, "fwd_over_rev", torch.float64),
-        (network, "rev_over_rev", torch.float32),
+        pytest.param(network, "fwd_over_rev", torch.float64, marks=pytest.mark.slow),
+        pytest.param(network, "rev_over_rev", torch.float32, marks=pytest.mark.slow),
         (cluster, "fwd_over_rev", torch.float64),
     ],
 )

@@ -84,7 +84,7 @@ def test_linear_in_the_direction(seed, a, b):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("route", ["loop", "vmap", "scalar"])
+@pytest.mark.parametrize("route", ["loop", "vmap", pytest.param("scalar", marks=pytest.mark.slow)])
 def test_every_route(route, dtype):
     points = POINTS.to(dtype)
     names = ["value", "gradient", "hessian_diagonal", "laplacian"]

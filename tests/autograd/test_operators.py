@@ -46,7 +46,7 @@ def all_modes(order):
 
 
 @pytest.mark.parametrize(("f", "shape"), CASES)
-@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("order", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_mode_and_chunk_equals_the_reference(f, shape, order):
     request = Request(f, POINTS[0], shape, tuple(range(order + 1)))
     expected = [derivatives(f, point, order) for point in POINTS]

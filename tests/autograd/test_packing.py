@@ -57,7 +57,7 @@ def test_a_number_of_entries_that_fits_no_size():
 @pytest.mark.parametrize(
     "route",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "compiled"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("compiled", "scalar")))
         for name, each in ROUTES.items()
         if each.exact and not name.startswith("coloured")
     ],

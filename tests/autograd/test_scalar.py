@@ -283,6 +283,7 @@ def test_third_order_derivation(name):
     assert_equal(levels, reference(f, ORDINARY, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("table", [ARITHMETIC, UNARY, ACTIVATIONS, CHOICES, SHAPES, REDUCTIONS])
 def test_compiled_kernel_equals_reverse_mode(table, dtype):
@@ -354,6 +355,7 @@ def test_is_refused(f, reason):
         derive(request(f, 2))
 
 
+@pytest.mark.slow
 def test_points_that_are_not_finite_come_from_reverse_mode():
     def f(x):
         return x[0].sqrt() * x[1] + torch.where(x[2] > 0, x[2].log(), 0.0)

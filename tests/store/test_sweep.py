@@ -221,6 +221,7 @@ def test_nothing_to_select(tmp_path):
         open_sweep(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_sweep(cli, tmp_path):
     done = cli(
         "-m",
