@@ -487,7 +487,7 @@ def derivative(formula, x, order):
     return float(mpmath.re(mpmath.diff(formula, mpmath.mpf(x), order, h=mpmath.mpf("1e-15"))))
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CURVES)
 def test_curves(name, order, caplog):
     caplog.set_level(logging.ERROR)

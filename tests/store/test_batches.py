@@ -165,8 +165,10 @@ LOADERS = {
     "spawned": {"num_workers": 2, "multiprocessing_context": "spawn"},
 }
 
+HOW = [pytest.param(how, marks=[pytest.mark.slow] * (how == "spawned")) for how in LOADERS]
 
-@pytest.mark.parametrize("how", LOADERS)
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_every_point_comes_once_with_its_values(stored, how):
     results, whole = stored
@@ -183,7 +185,7 @@ def test_every_point_comes_once_with_its_values(stored, how):
             assert np.array_equal(glued(batches, name), whole[name][order])
 
 
-@pytest.mark.parametrize("how", LOADERS)
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_stream_is_shared_out_among_workers(stored, how):
     results, whole = stored
