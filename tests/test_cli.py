@@ -177,7 +177,7 @@ def rows_of_bad_input():
         yield pytest.param(words, message, id=" ".join(words), marks=marks)
 
 
-@pytest.mark.parametrize(("words", "message"), rows_of_bad_input())
+@pytest.mark.parametrize(("words", "message"), list(rows_of_bad_input()))
 def test_bad_input_gets_one_clear_message(cli, tmp_path, words, message):
     done = cli(*words)
     assert done.returncode == 1, done.stdout + done.stderr
