@@ -270,7 +270,11 @@ def test_what_is_wrong_is_said_so_that_it_can_be_mended(check, name):
             plugin("return x.sum() if x[0] > 0 else x.prod()"),
             "jobs go point by point, which is right and slow",
         ),
-        (plugin("import time\ntime.sleep(0.02)\nreturn x.sum()"), "s, so that a million take "),
+        pytest.param(
+            plugin("import time\ntime.sleep(0.02)\nreturn x.sum()"),
+            "s, so that a million take ",
+            marks=pytest.mark.slow,
+        ),
         (plugin("print('hello')\nreturn x.sum()"), "it prints at every call"),
         (plugin("return x.new_tensor(3.0)"), "does the value depend on x by torch operations?"),
         (
