@@ -154,13 +154,19 @@ def _configuration_texts(cfg: DictConfig) -> dict[str, str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop a run like Ctrl-C does, with finished shards kept."""
+    """Let SIGTERM stop a run like Ctrl-C does, with finished shards kept.
+
+    Where a launcher handles it already, that stays: submitit is about to have the job requeued.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
