@@ -115,6 +115,7 @@ def test_other_faults():
         pipeline.evaluate(scalar, POINTS, "hvp", directions=V / 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [EACH, V], ids=["each", "common"])
 def test_a_run_keeps_its_directions(given, tmp_path):
     keywords = {"directions": given, "output_dir": tmp_path, "shard_rows": 4}

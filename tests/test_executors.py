@@ -46,6 +46,7 @@ def test_numbers_have_to_be_positive(name, tmp_path):
         build_executor(name, {"workers": 0}, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_unknown_engine_is_refused_before_anything_is_written(tmp_path, cli):
     done = cli("executor.name=slurn", f"output_dir={tmp_path}")
     assert done.returncode == 1

@@ -114,6 +114,7 @@ def test_on_the_command_line(cli, tmp_path, word):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_exit_code_where_the_run_would_be_refused(cli):
     done = cli("grid.count=5", "dry_run=true", "output_dir=/proc/nowhere")
     assert done.returncode == 1

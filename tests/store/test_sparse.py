@@ -187,6 +187,7 @@ def test_points_that_are_not_finite_are_flagged(tmp_path):
     assert results.sparse("jacobian").nnz == M
 
 
+@pytest.mark.slow
 def test_a_first_point_that_raises_costs_nothing_but_itself(tmp_path):
     def fragile(x):
         if torch.equal(x, X[0]):

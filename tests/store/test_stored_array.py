@@ -213,6 +213,7 @@ def open_files():
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files are counted in /proc")
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_few_files_stay_open(tmp_path, monkeypatch, kind):
