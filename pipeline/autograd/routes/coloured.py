@@ -48,10 +48,6 @@ class ColouredRoute(Route):
             return ()
         return ("fwd", "rev", BOTH) if request.order == 1 else ("fwd_over_rev",)
 
-    def takes(self, mode: str, request: Request) -> bool:
-        """Only its own."""
-        return mode in self.modes(request)
-
     def least_seconds(self, mode: str) -> float:
         """Of loading forward mode; a pattern alone is found sooner."""
         return FORWARD_SECONDS if "fwd" in mode else FORWARD_SECONDS / 3

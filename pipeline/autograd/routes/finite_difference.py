@@ -14,12 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.autograd.cost import Cost, count_loop
 from pipeline.autograd.differences import Known, difference
 from pipeline.autograd.finite_difference import scale_of
 from pipeline.autograd.reference import derivatives
-from pipeline.autograd.request import Evaluate, Request, order_of
-from pipeline.autograd.routes.base import Route
+from pipeline.autograd.request import Request, order_of
+from pipeline.autograd.routes.pointwise import PointwiseRoute
 
 CENTRAL = "central"
 
@@ -43,7 +42,7 @@ def difference_modes(order: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class FiniteDifferenceRoute(Route):
+class FiniteDifferenceRoute(PointwiseRoute):
     """Central differences, point by point.
 
     Attributes:
@@ -52,8 +51,6 @@ class FiniteDifferenceRoute(Route):
     """
 
     name: ClassVar[str] = "finite_difference"
-    widest: ClassVar[int] = 16
-    pointwise: ClassVar[bool] = True
     exact: ClassVar[bool] = False
 
     points: Tensor | None = None
@@ -63,35 +60,16 @@ class FiniteDifferenceRoute(Route):
         """Differences of the derivative below, then of lower ones, last of values."""
         return difference_modes(request.order)
 
-    def takes(self, mode: str, request: Request) -> bool:
-        """Only its own."""
-        return mode in self.modes(request)
-
-    def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
-        """Count operations and bytes of one point.
+    def at(self, request: Request, mode: str, point: Tensor) -> tuple[Tensor, ...]:
+        """By differences, whose errors are left out.
 
         Returns:
-            The cost.
+            What `Request.keys` says.
         """
-        evaluate = self.prepare(request, mode, 1, 1)
-        return count_loop(evaluate, request.example[None], chunk or request.directions, budget)
-
-    def prepare(self, request: Request, mode: str, chunk: int, batch: int) -> Evaluate:
-        """Nothing to prepare: each point is differentiated on its own.
-
-        Returns:
-            The batch evaluation.
-        """
-
-        def at(point: Tensor) -> tuple[Tensor, ...]:
-            known = self.known(request, mode, point)
-            sums = (item.of(known[item.order].value, point) for item in request.contractions)
-            levels = [*(known[order].value for order in request.orders), *sums]
-            return tuple(level.to(point.dtype) for level in levels)
-
-        return lambda points: tuple(
-            torch.stack(column) for column in zip(*(at(point) for point in points), strict=True)
-        )
+        known = self.known(request, mode, point)
+        sums = (item.of(known[item.order].value, point) for item in request.contractions)
+        levels = [*(known[order].value for order in request.orders), *sums]
+        return tuple(level.to(point.dtype) for level in levels)
 
     def place(self, request: Request, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where a point lies.

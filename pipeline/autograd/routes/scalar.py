@@ -53,10 +53,6 @@ class ScalarRoute(Route):
         """Symbolic differentiation is a reverse sweep at every level."""
         return (spell_mode(("rev",) * request.order),)
 
-    def takes(self, mode: str, request: Request) -> bool:
-        """Only its own."""
-        return mode in self.modes(request)
-
     def least_seconds(self, mode: str) -> float:
         """Of the compiler's start."""
         return COMPILER_SECONDS
