@@ -20,7 +20,7 @@ BOTH = "fwd_and_rev"  # mode of a Jacobian: some of it by columns, the rest by r
 
 
 class Route(ABC):
-    """One way to evaluate operators; each lives in its own file, and none derives from another.
+    """One way to evaluate operators; each one that can be used lives in its own file.
 
     Laws:
         - ``prepare(request, mode, chunk, batch)(points)`` with points (B, d), B >= 1, gives for each
