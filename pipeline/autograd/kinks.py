@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -262,10 +263,10 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
 
 def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
     g, z = request.at(point)
-    try:
-        return _watched(g, z + step, request.order)
-    except Exception:  # beside the grid the function may raise
-        return []
+    for beside_it in (z + step, z - step):
+        with suppress(Exception):  # beside the grid the function may raise, on one side at least
+            return _watched(g, beside_it, request.order)
+    return []
 
 
 def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:

@@ -134,3 +134,14 @@ def test_products_of_truth_values_have_no_derivative_to_lose():
     found = pipeline.evaluate(lambda x: (x**3).sum() * (x > -9).prod(), points, "hessian")
     assert found.status.tolist() == [OK, OK]
     assert torch.allclose(found.hessian, torch.diag_embed(6 * points))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_function_that_raises_close_by_has_no_kink_for_that(sign):
+    def on_one_side(x):
+        if sign * x[0] < 0:
+            raise ValueError("not there")
+        return (x**3).sum()
+
+    points = torch.tensor([[sign * 1e-3, 1.0, 2.0], [sign * 0.5, 1.0, 2.0]], dtype=torch.float64)
+    assert pipeline.evaluate(on_one_side, points, "hessian").status.tolist() == [OK, OK]
