@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.display import spell_bytes
-from pipeline.store.layout import STATUS
 from pipeline.store.own_shard import CIRCUMSTANCES
 from pipeline.store.reader import Results
 from pipeline.store.trust import readable
@@ -29,7 +28,7 @@ def facts(results: Results) -> Facts:
     with readable(results.account):
         provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
         return {
-            "result": _result(results, provenance),
+            "result": _result(results),
             "datasets": {name: _dataset(results, name) for name in results.names},
             "origin": _origin(results, provenance),
             "certificate": certificate,
@@ -96,16 +95,9 @@ def _maybe_json(text: str) -> Any:
         return text
 
 
-def _result(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _result(results: Results) -> dict[str, Any]:
     missing = results.missing()
     lost = sum(stop - start for start, stop in missing)
-    # a result knows them, unless somebody has changed it since; of a run on its way every shard is read
-    known = {} if results.edited else provenance.get("counts", {})
-    counts = {
-        name: known[name] if name in known else results.count(name)
-        for name in STATUS
-        if name != "missing"
-    }
     return {
         "title": str(results.attrs["title"]),
         "path": str(results.path),
@@ -115,7 +107,7 @@ def _result(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "points": results.points,
         "computed": results.points - lost,
         "missing": [f"{start} to {stop - 1}" for start, stop in missing],
-        "status": {name: count for name, count in counts.items() if count},
+        "status": {name: count for name, count in results.counts().items() if count},
     }
 
 

@@ -107,17 +107,12 @@ def _is_complete(work: Work) -> bool:
 def _summarise(work: Work, computed: int, began: float) -> Summary:
     path = work.directory.result
     with open_results(path) as results:
-        stored = json.loads(str(results.provenance.get("counts_json", "{}")))
-        size = results.provenance.get("shard_bytes")
-        counts = {
-            name: stored[name] if name in stored else results.count(name)
-            for name in ("nonfinite", "nonsmooth", "failed")
-        }
+        counts, size = results.counts(), results.provenance.get("shard_bytes")
     return Summary(
         path=path,
         points=len(work.grid),
         computed=computed,
-        **counts,
+        **{name: counts[name] for name in ("nonfinite", "nonsmooth", "failed")},
         seconds=time.monotonic() - began,
         bytes=path.stat().st_size + (work.directory.shard_bytes() if size is None else size),
     )

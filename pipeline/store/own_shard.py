@@ -79,6 +79,22 @@ class OwnShard:
         for dataset in datasets:
             self._stored(dataset)
 
+    def read(self, dataset: Dataset) -> NDArray[Any]:
+        """Read all rows of a dataset.
+
+        Args:
+            dataset: Which.
+
+        Returns:
+            (B, …).
+        """
+        stored = self._stored(dataset)
+        if stored.get_create_plist().get_nfilters():
+            has_zstd()  # HDF5 has to be taught in each process; what fails without it says so
+        rows = np.empty((self._points, *dataset.shape), dataset.dtype)
+        stored.read(h5s.ALL, h5s.ALL, rows)
+        return rows
+
     def rows(self, dataset: Dataset) -> NDArray[Any]:
         """Read all rows of a dataset, and compare them with their checksum.
 
@@ -91,7 +107,7 @@ class OwnShard:
         Raises:
             StoreError: They are not those that were written.
         """
-        rows = self._read(dataset)
+        rows = self.read(dataset)
         expected = self._entries("checksums", [dataset.name])[dataset.name]
         seen = f"crc32:{zlib.crc32(rows.data):08x}"
         if seen != expected:
@@ -100,16 +116,15 @@ class OwnShard:
             )
         return rows
 
-    def account(self, status: Dataset) -> Account:
+    def account(self, codes: NDArray[Any]) -> Account:
         """Read what it says of itself.
 
         Args:
-            status: The dataset with the status of each point.
+            codes: The status of each point, as `read` gives it.
 
         Returns:
             Its account.
         """
-        codes = self._read(status)
         return Account(
             self._path.stat().st_size,
             {name: int(np.count_nonzero(codes == code)) for name, code in STATUS.items()},
@@ -121,14 +136,6 @@ class OwnShard:
         stored = own_dataset(self._file, self._path, dataset.name)
         require_rows(stored, self._path, self._points, dataset)
         return stored
-
-    def _read(self, dataset: Dataset) -> NDArray[Any]:
-        stored = self._stored(dataset)
-        if stored.get_create_plist().get_nfilters():
-            has_zstd()  # HDF5 has to be taught in each process; what fails without it says so
-        rows = np.empty((self._points, *dataset.shape), dataset.dtype)
-        stored.read(h5s.ALL, h5s.ALL, rows)
-        return rows
 
     def _entries(self, group: str, names: Sequence[str]) -> dict[str, Any]:
         if self._file.links.get_info(group.encode()).type != h5l.TYPE_HARD:

@@ -58,13 +58,12 @@ def assemble(
 
 
 def _copy(path: Path, layout: Layout, shards: Shards, attrs: Mapping[str, Any]) -> None:
-    *others, status = layout.datasets()
     accounts = list[Account]()
     with new_shard(path, layout, int(attrs["stop"]), attrs) as writer:
         for place, content in shards.items():
             with own_shard(place, content) as shard:
-                accounts.append(shard.account(status))
-                rows = {dataset.name: shard.rows(dataset) for dataset in (*others, status)}
+                rows = {dataset.name: shard.rows(dataset) for dataset in layout.datasets()}
+                accounts.append(shard.account(rows["status"]))
             writer.append(rows)
         for group, entries in gather(accounts, next(iter(shards))).items():
             writer.describe(group, entries)
@@ -125,7 +124,7 @@ def _accounts(layout: Layout, shards: Shards) -> list[Account]:
     for place, content in shards.items():
         with own_shard(place, content) as shard:
             shard.require(others)
-            accounts.append(shard.account(status))
+            accounts.append(shard.account(shard.read(status)))
     return accounts
 
 

@@ -222,6 +222,17 @@ class Results:
         """
         return [(part.start, part.stop) for part in self._parts]
 
+    def counts(self) -> dict[str, int]:
+        """Number of computed points of each status.
+
+        Returns:
+            Name -> number: as a finished result says, unless somebody may have changed it since; else
+            every shard is read.
+        """
+        known = {} if self.edited else json.loads(self.provenance.get("counts_json", "{}"))
+        names = [name for name in STATUS if name != "missing"]
+        return {name: known[name] if name in known else self.count(name) for name in names}
+
     def count(self, status: str) -> int:
         """Number of computed points of a status: ok, nonfinite, failed or nonsmooth.
 
