@@ -402,3 +402,18 @@ print(ROUTES["scalar"].prepare(request, "rev", 1, 64)(x[None])[1].tolist())
 def test_writes_that_are_no_sums_or_follow_values_are_refused(f, words):
     with pytest.raises(RefusedError, match=words):
         expand(f, ORDINARY[0], 1000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_constants_too_small_to_be_multiplied_beforehand_keep_their_digits(dtype):
+    limits = torch.finfo(dtype)
+    small = 3.3 * limits.smallest_normal
+
+    def f(x):
+        return ((x * small) * 2.0**-15).sum()
+
+    points = torch.full((2, 3), 0.01 * limits.max, dtype=dtype)
+    (value, _), flagged = interpret(derive(request(f, 1, points[0])), points)
+    assert not flagged.any()
+    expected = torch.stack([f(x) for x in points])
+    torch.testing.assert_close(value, expected, rtol=4 * limits.eps, atol=0)

@@ -164,9 +164,15 @@ class Dag:
             if value in (1, -1):
                 return other if value == 1 else self.apply("neg", other)
             inner = self._factor(other)
-            if value is not None and inner and (_is_exact(value) or _is_exact(inner[0])):
+            if value is not None and inner and self._rounds_nothing(inner[0], value):
                 return self.apply("mul", inner[1], self.constant(inner[0] * value))
         return None
+
+    def _rounds_nothing(self, one: float, other: float) -> bool:
+        """Whether two constants can be multiplied beforehand: what is too small loses digits."""
+        limits = torch.finfo(self.dtype)
+        fits = limits.smallest_normal <= abs(one * other) <= limits.max
+        return fits and (_is_exact(one) or _is_exact(other))
 
     def _factor(self, node: int) -> tuple[float, int] | None:
         """The constant that a node is a multiple of, and the node that it multiplies."""
