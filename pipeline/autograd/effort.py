@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from torch import Tensor
 
 from pipeline.autograd.cost import plain_seconds
-from pipeline.autograd.finite_difference import random_signs
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
+from pipeline.autograd.view import random_directions
 
 log = logging.getLogger(__name__)
 CHECKING_SECONDS = 4.0  # that all comparisons of a job may take, by count
@@ -30,9 +29,7 @@ def pass_seconds(request: Request, point: Tensor) -> float:
         Seconds; 0 where torch cannot differentiate it, which others say.
     """
     g, z = request.at(point)
-    generator = torch.Generator().manual_seed(0)
-    weights = random_signs(request.output_shape, generator).to(point)
-    vectors = [random_signs((request.n,), generator).to(point) for _ in range(request.order - 1)]
+    weights, *vectors = [each.to(point) for each in random_directions(request, seed=0)]
     try:
         return plain_seconds(lambda: directional(g, z, weights, vectors))
     except Exception:  # torch has no derivative of some operations, by any kind of error

@@ -115,7 +115,20 @@ def contracted(request: Request, points: Tensor, seed: int) -> View:
     Returns:
         The view.
     """
+    weights, *vectors = [each.to(points.device) for each in random_directions(request, seed)]
+    return View(request, weights, tuple(vectors))
+
+
+def random_directions(request: Request, seed: int) -> list[Tensor]:
+    """Draw what takes the place of the outputs, and of all inputs but the last.
+
+    Args:
+        request: What is evaluated.
+        seed: Of the directions.
+
+    Returns:
+        w of `output_shape` and v_1 … v_(k-1), (n,), of ones and minus ones.
+    """
     generator = torch.Generator().manual_seed(seed)
     shapes = [request.output_shape] + [(request.n,)] * max(request.order - 1, 0)
-    weights, *vectors = [random_signs(shape, generator).to(points.device) for shape in shapes]
-    return View(request, weights, tuple(vectors))
+    return [random_signs(shape, generator) for shape in shapes]

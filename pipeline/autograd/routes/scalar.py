@@ -124,7 +124,7 @@ def _tried(route: Route, request: Request, mode: str, chunk: int, piece: int) ->
 
 @lru_cache(maxsize=1)
 def _arranged(request: Request) -> Program | Loops:
-    """How a request is calculated: by loops over a sparse derivative, where these are shorter."""
+    """How a request is calculated, once for its cost and its preparation: by loops where they are shorter."""
     from pipeline.autograd.scalar.loops import arrange
 
     program = derive(request)
@@ -138,9 +138,8 @@ def _arranged(request: Request) -> Program | Loops:
     return loops
 
 
-@lru_cache(maxsize=1)
 def derive(request: Request) -> Program:
-    """The program of a request, made once for its cost and its preparation."""
+    """The program of a request, with everything written out."""
     # imported when it is used: it loads torch.fx, which short jobs do not need
     from pipeline.autograd.scalar.contracted import contracted
     from pipeline.autograd.scalar.emit import Program
