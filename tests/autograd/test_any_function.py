@@ -14,6 +14,7 @@ from typing import Any
 import mpmath
 import pytest
 import torch
+from custom_functions import Once
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -77,18 +78,6 @@ class OldStyleInNumpy(torch.autograd.Function):
         return torch.from_numpy(x.detach().numpy() ** 3)
 
     @staticmethod
-    def backward(ctx, g):
-        return 3 * ctx.saved_tensors[0] ** 2 * g
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         return 3 * ctx.saved_tensors[0] ** 2 * g
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from custom_functions import Once
 
 import pipeline
 from pipeline.autograd.differences import difference
@@ -31,18 +32,6 @@ def in_numpy(x):
 def two_in_numpy(x):
     x = x.detach().numpy()
     return torch.from_numpy(np.stack([np.prod(np.cos(x)), x[0] * np.exp(x[1])]))
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return 3 * ctx.saved_tensors[0] ** 2 * g
 
 
 @pytest.mark.parametrize(("order", "accuracy"), [(1, 1e-12), (2, 1e-10), (3, 1e-8)])
