@@ -97,10 +97,8 @@ def _virtual_parts(path: str, place: Path, stored: h5py.Dataset) -> tuple[str, .
     folder = place.resolve().parent
     direct = _sources(path, folder, place, stored)
     behind = set[Path]()
-    for (
-        part,
-        name,
-    ) in direct.items():  # the result of very many shards refers to files that refer to them
+    # the result of very many shards refers to files that refer to them
+    for part, name in direct.items():
         with h5py.File(part, "r") as file:
             if name in file and file[name].is_virtual:
                 behind |= _sources(path, folder, part, file[name]).keys()

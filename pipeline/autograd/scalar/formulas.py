@@ -96,9 +96,8 @@ class Reader:
             value = self._dag.value(node)
             if isinstance(value, bool):
                 return "truth", int(value)
-            if (
-                value is not None
-            ):  # the same number twice is twice looked up: it may differ elsewhere
+            # the same number twice is twice looked up: it may differ elsewhere
+            if value is not None:
                 constants.append(value)
                 return "constant", len(constants) - 1
             if node not in places:
