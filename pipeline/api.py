@@ -27,7 +27,7 @@ from pipeline.function import BoundFunction, Function, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed, rows_of
 from pipeline.grids.points import PointsGrid
-from pipeline.job import Job, Options
+from pipeline.job import Format, Job, Options
 from pipeline.keywords import (
     Keywords,
     RunKeywords,
@@ -227,7 +227,7 @@ def _ask(
     return grid, options, asked
 
 
-def _format(keywords: Keywords) -> str:
+def _format(keywords: Keywords) -> Format:
     given = keywords.get("pattern")
     return sparse_format(keywords.get("format", "dense" if given is None else "sparse"), given)
 

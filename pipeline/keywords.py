@@ -12,7 +12,7 @@ import torch
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import Wrt
 from pipeline.errors import ConfigurationError
-from pipeline.job import Storage, Workers
+from pipeline.job import Format, Storage, Workers
 from pipeline.patterns import read_pattern, sparse_format
 from pipeline.store.compression import resolve_storage
 
@@ -38,7 +38,7 @@ class Keywords(TypedDict, total=False):
     finite_differences: bool
     symmetric: str
     pattern: Any
-    format: str
+    format: Format
     directions: Any
 
 
@@ -67,9 +67,7 @@ def storage(keywords: RunKeywords) -> Storage:
         if name in keywords:
             given = {**given, name: keywords[name]}
     kept = resolve_storage(given)
-    chosen = keywords.get("pattern")
-    sparse_format(kept.format, chosen)
-    return kept if chosen is None else replace(kept, format="sparse")
+    return replace(kept, format=sparse_format(kept.format, keywords.get("pattern")))
 
 
 def pattern(keywords: Keywords) -> Pattern | None:

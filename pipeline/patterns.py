@@ -12,6 +12,7 @@ import torch
 
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.job import Format
 from pipeline.store.reader import open_results
 from pipeline.store.sparse_rows import SparseRows
 
@@ -56,7 +57,7 @@ def read_pattern(given: Any) -> Pattern:
     return _of_matrix(matrix, str(path))
 
 
-def sparse_format(format: str, pattern: Any) -> str:  # noqa: A002 - the user's word
+def sparse_format(format: Format, pattern: Any) -> Format:  # noqa: A002 - the user's word
     """Say how results are kept where a pattern may be given.
 
     Args:

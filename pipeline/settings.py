@@ -106,8 +106,8 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     _require_keys(plain)
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
-    executor, storage = dict(plain["executor"]), Storage.of(plain["store"])
-    pattern = _pattern(plain["pattern"], storage)
+    executor = dict(plain["executor"])
+    pattern, storage = _patterned(plain["pattern"], Storage.of(plain["store"]))
     return Job(
         name=_folder_name(job["name"]),
         operators=_operators(job["operators"]),
@@ -143,19 +143,20 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
         output_dir=Path(plain["output_dir"]),
         shard_rows=plain["shard_rows"],
         executor=Workers(str(executor.pop("name")), executor.pop("retries", 0), executor),
-        storage=storage if pattern is None else replace(storage, format="sparse"),
+        storage=storage,
         dry_run=plain["dry_run"] or plain["explain"],
         config=files or {},
     )
 
 
-def _pattern(path: str | None, storage: Storage) -> Any:
+def _patterned(path: str | None, storage: Storage) -> tuple[Any, Storage]:
+    """The pattern that a file gives, and how results with it are kept."""
     if path is None:
-        return None
+        return None, storage
     from pipeline.patterns import read_pattern, sparse_format  # torch, which --help does not need
 
-    sparse_format(storage.format, path)
-    return read_pattern(path)
+    kept = replace(storage, format=sparse_format(storage.format, path))
+    return read_pattern(path), kept
 
 
 def _require_keys(plain: Mapping[str, Any]) -> None:
