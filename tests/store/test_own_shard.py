@@ -141,14 +141,20 @@ def test_rows_that_have_changed_are_found_where_they_are_copied(directory):
         end(directory)
 
 
-def test_a_result_of_many_shards_refers_to_views_of_them(unfinished, tmp_path, monkeypatch):
+@pytest.fixture
+def of_many(unfinished, tmp_path, monkeypatch):
+    """A run that has ended, with more shards than one file refers to."""
     monkeypatch.setattr(result_module, "SMALL", 0)
     monkeypatch.setattr(result_module, "MOST_SOURCES", 2)
     directory = RunDirectory(shutil.copytree(unfinished, tmp_path / "run"))
     end(directory)
-    directory.result.unlink()
-    end(directory)  # again, beside the views that are there
-    moved = directory.path.rename(tmp_path / "moved")
+    return directory
+
+
+def test_a_result_of_many_shards_refers_to_views_of_them(of_many, tmp_path):
+    of_many.result.unlink()
+    end(of_many)  # again, beside the views that are there
+    moved = of_many.path.rename(tmp_path / "moved")
     with h5py.File(moved / "result.h5") as file:
         sources = [source.file_name for source in file["hessian"].virtual_sources()]
         assert sources == ["shards/view-00000-00002.h5", "shards/view-00002-00003.h5"]
@@ -166,15 +172,11 @@ def test_a_result_of_many_shards_refers_to_views_of_them(unfinished, tmp_path, m
         open_results(moved)
 
 
-def test_points_are_taken_from_a_result_of_many_shards(unfinished, tmp_path, monkeypatch):
-    monkeypatch.setattr(result_module, "SMALL", 0)
-    monkeypatch.setattr(result_module, "MOST_SOURCES", 2)
-    directory = RunDirectory(shutil.copytree(unfinished, tmp_path / "run"))
-    end(directory)
-    grid = FileGrid(str(directory.result))
+def test_points_are_taken_from_a_result_of_many_shards(of_many):
+    grid = FileGrid(str(of_many.result))
     np.testing.assert_array_equal(grid[5:9], values(LAYOUT, POINTS)["x"][5:9])
-    directory.shard(1).write_bytes(directory.shard(1).read_bytes() + b" ")
-    assert FileGrid(str(directory.result)).spec != grid.spec  # the shards are part of what it is
-    directory.shard(1).unlink()
+    of_many.shard(1).write_bytes(of_many.shard(1).read_bytes() + b" ")
+    assert FileGrid(str(of_many.result)).spec != grid.spec  # the shards are part of what it is
+    of_many.shard(1).unlink()
     with pytest.raises(GridError, match=r"takes rows from shard-00001.h5, which is not a file"):
-        FileGrid(str(directory.result))
+        FileGrid(str(of_many.result))
