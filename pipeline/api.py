@@ -161,8 +161,8 @@ def run(
 ) -> Results:
     """Evaluate derivatives at points into a store on disk; go on where an earlier call stopped.
 
-    The run is found again by what determines its numbers: the source of the function and its
-    values at some points, the points, the operators, the precision.
+    The run is found again by what determines its numbers: the code of the function and all values
+    that it refers to, the points, the operators, the precision.
 
     Args:
         function: A torch function of one point (n,) -> () or (m,), a torch.nn.Module, or the name

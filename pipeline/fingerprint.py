@@ -97,9 +97,9 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     if isinstance(value, str | bytes | int | float | complex | bool | None | CodeType):
         yield from _code(value, seen) if isinstance(value, CodeType) else _plain(value)
     elif id(value) in seen:
-        yield b"again"
+        yield f"again {seen[id(value)][0]}".encode()
     else:
-        seen[id(value)] = value  # kept alive, so that no id is used again
+        seen[id(value)] = len(seen), value  # kept alive, so that no id is used again
         yield type(value).__qualname__.encode()
         yield from _inside(value, seen)
 
@@ -153,10 +153,11 @@ def _name(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
     if _is_installed(f.__code__.co_filename):  # versions stand in the provenance
         yield f"{f.__module__}.{f.__qualname__}".encode()
+        held = [value if _is_told(value) else type(value).__qualname__ for value in _held(f)]
+        yield from _parts(held, seen)
         return
     yield from _code(f.__code__, seen)
-    cells = [cell.cell_contents for cell in f.__closure__ or ()]
-    yield from _parts((f.__defaults__, f.__kwdefaults__, cells, vars(f)), seen)
+    yield from _parts((f.__defaults__, f.__kwdefaults__, _held(f), vars(f)), seen)
     for name in _names(f.__code__):
         if name in f.__globals__:
             yield name.encode()
@@ -165,6 +166,17 @@ def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
     modules = [importlib.import_module(name) for name in names]  # all, before one is looked at
     for module in modules:
         yield from _parts(module, seen)
+
+
+def _held(f: FunctionType) -> list[Any]:
+    """Values of a function's closure."""
+    return [cell.cell_contents for cell in f.__closure__ or ()]
+
+
+def _is_told(value: Any) -> bool:
+    """Whether what an installed function holds may be the user's own, as f in `torch.func.grad(f)`."""
+    kinds = (str, bytes, int, float, complex, tuple, FunctionType, MethodType, functools.partial)
+    return isinstance(value, kinds) or hasattr(value, "detach") or _is_users(type(value).__module__)
 
 
 def _class(value: type, seen: dict[int, Any]) -> Iterator[bytes]:

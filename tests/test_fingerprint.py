@@ -24,6 +24,29 @@ def power(x, exponent):
     return (x**exponent).sum()
 
 
+def named(exponent):
+    def f(x):
+        return (x**exponent).sum()
+
+    return f
+
+
+def listed(*tensors):
+    return lambda x: sum((tensor * x).sum() * i for i, tensor in enumerate(tensors))
+
+
+ONE, TWO = torch.ones(2), torch.full((2,), 2.0)
+WRAPPED = {
+    "torch.func.grad": torch.func.grad,
+    "torch.func.hessian": torch.func.hessian,
+    "torch.no_grad": torch.no_grad(),
+    "torch.compile": torch.compile,
+    "argument of torch.func.jacrev": lambda f: torch.func.jacrev(
+        power, argnums=f.__closure__[0].cell_contents
+    ),
+}
+
+
 def network(seed):
     torch.manual_seed(seed)
     return torch.nn.Linear(2, 1)
@@ -33,6 +56,8 @@ def test_what_computes_the_same_has_the_same_digest():
     assert callable_digest(scaled(1.0)) == callable_digest(scaled(1.0))
     assert callable_digest(network(0)) == callable_digest(network(0))
     assert callable_digest(torch.sum) == callable_digest(torch.sum)
+    for wrap in WRAPPED.values():
+        assert callable_digest(wrap(named(1))) == callable_digest(wrap(named(1)))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +70,20 @@ def test_what_computes_the_same_has_the_same_digest():
         (functools.partial(power, exponent=2), functools.partial(power, exponent=4)),
         (network(0), network(1)),
         (torch.sum, torch.prod),
+        (listed(ONE, TWO, ONE), listed(ONE, TWO, TWO)),
+        *((wrap(named(0)), wrap(named(1))) for wrap in WRAPPED.values()),
     ],
-    ids=["code", "number", "tensor", "container", "partial", "module", "built-in"],
+    ids=[
+        "code",
+        "number",
+        "tensor",
+        "container",
+        "partial",
+        "module",
+        "built-in",
+        "order",
+        *WRAPPED,
+    ],
 )
 def test_what_computes_something_else_has_another(one, other):
     assert callable_digest(one) != callable_digest(other)
