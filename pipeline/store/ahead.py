@@ -1,4 +1,4 @@
-"""Does tasks in a thread that keeps ahead of the one that wants the answers."""
+"""Does tasks in threads that keep ahead of the one that wants the answers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ Answer = TypeVar("Answer")
 
 
 def read_ahead(
-    read: Callable[[Task], Answer], tasks: Iterable[Task], depth: int
+    read: Callable[[Task], Answer], tasks: Iterable[Task], depth: int, threads: int = 1
 ) -> Generator[Answer]:
-    """Do tasks in order, in a thread that is up to `depth` answers ahead of the caller.
+    """Do tasks in threads that are up to `depth` answers ahead of the caller; answers come in order.
 
     What a task raises is raised when its answer is asked for. Closing the iterator, which leaving
-    a ``for`` loop does, ends the thread.
+    a ``for`` loop does, ends the threads.
 
     Args:
         read: Does one task.
         tasks: What to do.
         depth: 0 for no thread.
+        threads: How many work at the same time.
 
     Yields:
         The answers.
@@ -32,14 +33,14 @@ def read_ahead(
         yield from map(read, tasks)
         return
     waiting: deque[Future[Answer]] = deque()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
     try:
         remaining = iter(tasks)
-        waiting.extend(thread.submit(read, task) for task in islice(remaining, depth))
+        waiting.extend(pool.submit(read, task) for task in islice(remaining, depth))
         while waiting:
             answer = waiting.popleft().result()
-            # before the caller goes to work, so that the thread has work as well
-            waiting.extend(thread.submit(read, task) for task in islice(remaining, 1))
+            # before the caller goes to work, so that the threads have work as well
+            waiting.extend(pool.submit(read, task) for task in islice(remaining, 1))
             yield answer
     finally:
-        thread.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.store.checksum import spell_crc32
 from pipeline.store.layout import read_group
 from pipeline.store.reader import Results
 from pipeline.store.trust import open_checked, readable
@@ -45,7 +46,7 @@ def check_file(path: Path, edited: bool = False) -> list[str]:
     try:
         with open_checked(path, edited) as file, readable(path):
             for name, expected in read_group(file, "checksums").items():
-                seen = f"crc32:{_checksum(file[name]):08x}"
+                seen = spell_crc32(_checksum(file[name]))
                 if seen != expected:
                     faults.append(
                         f"{path.name}: {name} has changed: expected {expected}, got {seen}"

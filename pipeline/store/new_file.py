@@ -173,6 +173,14 @@ class NewFile:
             self.file[name].write_direct(values, dest_sel=np.s_[row : row + len(values)])
             self._disk.require_well()
 
+    def settle(self) -> None:
+        """Wait until the disk has what was written so far.
+
+        Raises:
+            OSError: The disk fails.
+        """
+        os.fsync(self._disk.descriptor)
+
     def row_ranges(self) -> Any:
         """Find where the rows lie, for the seal."""
         self.file.flush()

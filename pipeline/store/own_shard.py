@@ -20,6 +20,7 @@ from h5py import h5d, h5f, h5g, h5l, h5s
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
+from pipeline.store.checksum import spell_crc32
 from pipeline.store.compression import has_zstd
 from pipeline.store.layout import STATUS, Dataset
 from pipeline.store.part import (
@@ -109,7 +110,7 @@ class OwnShard:
         """
         rows = self.read(dataset)
         expected = self._entries("checksums", [dataset.name])[dataset.name]
-        seen = f"crc32:{zlib.crc32(rows.data):08x}"
+        seen = spell_crc32(zlib.crc32(rows.data))
         if seen != expected:
             raise StoreError(
                 f"{self._path}: {dataset.name} has changed: expected {expected}, got {seen}; {REMEDY}"

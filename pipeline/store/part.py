@@ -90,6 +90,8 @@ class Part:
         return lambda first, out: read(offset + first * size, out)
 
     def _read_by_hdf5(self, dataset: Dataset, first: int, out: NDArray[Any]) -> None:
+        if out.size == 0:  # a pattern without entries has rows of no width
+            return
         width = math.prod(dataset.shape)
         low, skip = divmod(first, width)
         rows = -(-(skip + out.size) // width)

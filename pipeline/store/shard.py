@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.checksum import spell_crc32
 from pipeline.store.layout import (
     Layout,
     create_dimensions,
@@ -68,7 +69,7 @@ class ShardWriter:
         expected = len(self._new.file["status"])
         if self._rows != expected:
             raise StoreError(f"a shard of {expected} points was given {self._rows}; it is not kept")
-        sums = {name: f"crc32:{value:08x}" for name, value in self._checksums.items()}
+        sums = {name: spell_crc32(value) for name, value in self._checksums.items()}
         write_group(self._new.file, "checksums", sums)
 
 
