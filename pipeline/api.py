@@ -14,10 +14,12 @@ from torch import Tensor
 
 from pipeline.autograd.border import at_border, flat_points, returned
 from pipeline.autograd.evaluator import Evaluator
-from pipeline.autograd.function_probe import probe, resolve_device, resolve_dtype
+from pipeline.autograd.function_probe import probe, resolve_device
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.module_function import as_function
-from pipeline.autograd.planner import Asked, Wanted, ask, check_options, probe_indices
+from pipeline.autograd.narrow import resolve_precision
+from pipeline.autograd.option_faults import check_options
+from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices
 from pipeline.autograd.planner import prepare as plan_evaluator
 from pipeline.directions import direction_of
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
@@ -127,14 +129,14 @@ def evaluate(
     """
     grid, options, asked = _ask(function, points, operators, keywords)
     evaluator = plan_evaluator(asked, _probe_points(grid, options), options, len(grid))
-    plan = evaluator.plan
+    plan, precision = evaluator.plan, resolve_precision(options.dtype)
     _require_memory(evaluator, len(grid))
     certificate = evaluator.certificate
     checked = Random(len(grid)).randrange(len(grid))
     parts, failures = [], {}
     for start in range(0, len(grid), plan.batch):
         stop = min(start + plan.batch, len(grid))
-        batch = rows_of(grid, start, stop).to(plan.device, plan.dtype)
+        batch = precision.points(rows_of(grid, start, stop), plan.device)
         found = evaluator.guarded(batch)
         found.settle(options.on_point_error, start)
         parts.append({"x": batch[:, : grid.n], "status": found.status, **found.datasets})
@@ -220,6 +222,7 @@ def _ask(
         direction_of(grid),
         masses(keywords),
         pattern(keywords),
+        resolve_precision(options.dtype),
     )
     asked = ask(bound, wanted)
     if faults := asked.form.faults():
@@ -304,9 +307,10 @@ def _bind_callable(
     f = as_function(f)
     name = getattr(f, "__name__", type(f).__name__).strip("<>")
     points = _probe_points(grid, options)
-    outputs = returned(f, points, inputs)
+    precision = resolve_precision(options.dtype)
+    outputs = returned(f, points.to(precision.evaluated), inputs)
     flat = f if inputs is None and outputs is None else at_border(f, inputs)
-    seen = probe(flat, points, None, name)
+    seen = probe(precision.function(flat), points, None, name)
     record = Function(
         name,
         partial(_given, f),
@@ -341,7 +345,7 @@ def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     device = given.get("device") or (points.device if isinstance(points, Tensor) else "cpu")
     given.update(dtype=str(dtype).removeprefix("torch."), device=str(device))
     options = Options(**given)
-    resolve_dtype(options.dtype)
+    resolve_precision(options.dtype)
     resolve_device(options.device)
     faults = check_options(options)
     if faults:
@@ -351,7 +355,7 @@ def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
 
 def _probe_points(grid: Grid, options: Options) -> Tensor:
     points = torch.cat([rows_of(grid, index, index + 1) for index in probe_indices(len(grid))])
-    return points.to(resolve_device(options.device), resolve_dtype(options.dtype))
+    return resolve_precision(options.dtype).points(points, resolve_device(options.device))
 
 
 def _require_memory(evaluator: Evaluator, points: int) -> None:

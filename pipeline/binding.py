@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.function_probe import resolve_device
+from pipeline.autograd.narrow import resolve_precision
 from pipeline.autograd.operators import contract, resolve_operators
-from pipeline.autograd.planner import Wanted, ask, check_options
+from pipeline.autograd.option_faults import check_options
+from pipeline.autograd.planner import Wanted, ask
 from pipeline.directions import direction_of, with_directions
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function
@@ -83,7 +85,7 @@ def _directed(
 
 def _option_faults(job: Job) -> list[str]:
     faults = [*check_options(job.options), *storage_faults(job.storage)]
-    _attempt(faults, lambda: resolve_dtype(job.options.dtype))
+    _attempt(faults, lambda: resolve_precision(job.options.dtype))
     if (
         job.executor.name not in ELSEWHERE
     ):  # a node with GPUs is told from one without by its workers

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.evaluator import Evaluated, Evaluator
-from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.function_probe import resolve_device
 from pipeline.autograd.planner import prepare, probe_indices
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.grids.directed import rows_of
@@ -49,7 +49,7 @@ def prepare_run(work: Work, plan: RunPlan | None) -> Evaluator:
     options = job.options if plan is None else _as_planned(job.options, plan)
     indices = probe_indices(len(grid))
     points = torch.cat([rows_of(grid, index, index + 1) for index in indices])
-    points = points.to(resolve_device(options.device), resolve_dtype(options.dtype))
+    points = work.precision.points(points, resolve_device(options.device))
     try:
         return prepare(work.asked, points, options, count=len(grid), rows=job.shard_rows)
     except DisagreementError as error:
@@ -253,7 +253,8 @@ class Execution:
         return lambda shard: shard.append(rows())
 
     def _batch(self, start: int, stop: int) -> tuple[Tensor, Evaluated]:
-        points = self.transfer.put(rows_of(self.work.grid, start, stop))
+        rows = self.work.precision.rounded(rows_of(self.work.grid, start, stop))
+        points = self.transfer.put(rows)
         found = self.evaluator.guarded(points)
         notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
         return points, found

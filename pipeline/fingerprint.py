@@ -115,7 +115,7 @@ def _inside(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
             return
     if hasattr(value, "detach") and hasattr(value, "numpy"):
         array = value.detach().cpu().contiguous()
-        yield f"{array.dtype} {tuple(array.shape)}".encode() + array.numpy().tobytes()
+        yield f"{array.dtype} {tuple(array.shape)}".encode() + _bytes(array)
     elif hasattr(value, "__fingerprint__"):
         yield from _parts(value.__fingerprint__(), seen)
     elif hasattr(value, "state_dict"):
@@ -125,6 +125,15 @@ def _inside(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     else:
         yield _pickled(value)
         yield from _parts((type(value), _attributes(value)), seen)
+
+
+def _bytes(array: Any) -> bytes:
+    import torch  # loaded already: this is one of its tensors
+
+    if array.dtype == torch.bfloat16:  # which NumPy does not know
+        array = array.view(torch.int16)
+    content: bytes = array.numpy().tobytes()
+    return content
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Options:
     """How derivatives are evaluated; none of it changes what is asked.
 
     Attributes:
-        dtype: Precision of points and derivatives: float64 or float32.
+        dtype: Precision of points and derivatives: float64 or float32; float16 and bfloat16 are stored as
+            float32.
         device: cpu, cuda, cuda:<index> or auto.
         route: auto, or one of the routes.
         mode: auto, or e.g. fwd, rev, fwd_over_rev: outermost first, as long as the order.

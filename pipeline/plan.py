@@ -14,7 +14,8 @@ import torch
 
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.formats import Form, mark_sparse, may_pay
-from pipeline.autograd.function_probe import resolve_device, resolve_dtype
+from pipeline.autograd.function_probe import resolve_device
+from pipeline.autograd.narrow import Precision, resolve_precision
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
 from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices, resolve, structures
 from pipeline.autograd.routes import FiniteDifferenceRoute
@@ -122,8 +123,14 @@ class Work:
             direction,
             job.masses,
             job.pattern,
+            self.precision,
         )
         return ask(self.function, wanted)
+
+    @property
+    def precision(self) -> Precision:
+        """In which precision the function is evaluated, and its results are kept."""
+        return resolve_precision(self.job.options.dtype)
 
     @cached_property
     def pattern(self) -> Pattern | None:
@@ -142,10 +149,9 @@ class Work:
 
     def _example(self) -> torch.Tensor | None:
         """A point of the grid at which the function can be evaluated."""
-        options = self.job.options
-        device, dtype = resolve_device(options.device), resolve_dtype(options.dtype)
+        device = resolve_device(self.job.options.device)
         for index in probe_indices(len(self.grid)):
-            point = self.grid[index : index + 1].to(device, dtype)[0]
+            point = self.precision.points(self.grid[index : index + 1], device)[0]
             try:
                 self._wanted.f(point.clone())
             except Exception:  # the function may raise anything at a point of its own choice
@@ -222,7 +228,8 @@ class Work:
             columns=None if is_whole else function.n,
             output_shape=function.output_shape,
             operators=tuple((operator.name, operator.order) for operator in self.operators),
-            dtype=self.job.options.dtype,
+            dtype=self.precision.kept_name,
+            evaluated=self.precision.name if self.precision.is_half else "",
             title=f"{wanted} of {record.name} at {len(self.grid)} points",
             input_names=function.input_names,
             variable_names=names,

@@ -18,9 +18,11 @@ from pipeline.autograd.by_differences import REFERENCE, differences_of
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.contractions import Direction
 from pipeline.autograd.module_function import as_function
+from pipeline.autograd.narrow import resolve_precision
 from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.planner import probe_indices, without_direction
+from pipeline.autograd.precision import half_inside
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
@@ -140,17 +142,21 @@ def _compare(
     points = torch.from_numpy(np.stack([results["x"][row] for row in rows]))
     names = results.labels.get("input", ())
     variable = resolve_variable(identity.get("wrt"), f, points.shape[1], names)
+    precision = resolve_precision(identity["dtype"])
+    f, variable = precision.function(f), precision.variable(variable)
     shape, named = tuple(f(points[0]).shape), [Operator(*pair) for pair in identity["operators"]]
     direction = None
     if any(operator.name in ALONG for operator in named):
         points, direction = _with_directions(results, points, rows)
         d = results["x"].shape[1]
         f, variable = partial(without_direction, f, d), Beside(variable, d)
-    bare = Request(f, points[0], shape, (), variable)
+    bare = Request(f, points[0], shape, (), variable, evaluated_in=precision)
     operators = contract(named, direction, bare.n, shape, identity.get("masses", ()))
     by_key = {operator.key: operator.name for operator in operators}
     twins = [operator for operator in operators if by_key[operator.key] != operator.name]
-    request = asking(bare, operators)
+    request = asking(
+        replace(bare, evaluated_in=half_inside(bare, points[0]) or precision), operators
+    )
     kept = {key: _kept_name(results, by_key[key]) for key in request.keys}
     request = replace(request, pattern=_pattern(results, kept.get(request.sparse_order, "")))
     stored = [

@@ -156,7 +156,7 @@ BAD = [
     (("grid.count=0",), "at least one point"),
     (("grid=file",), "grid.path"),
     (("grid=file", "grid.path=nowhere.csv"), "nowhere.csv"),
-    (("dtype=float16",), "dtype 'float16' cannot be used: expected float64 or float32"),
+    (("dtype=int8",), "dtype 'int8' cannot be used: expected one of float64, float32, float16"),
     (("route=fast",), "route 'fast' is unknown"),
     (("mode=sideways",), "mode 'sideways' does not fit order 2"),
     (("memory=lots",), "memory: expected a size such as 8GiB, got 'lots'"),

@@ -233,3 +233,13 @@ def test_a_module_that_a_plugin_imports_late_counts_before_it_is_loaded(tmp_path
     assert source_digest(build) == before
     (tmp_path / "late_package" / "deep.py").write_text("K = 5.0\n")
     assert source_digest(build) != before
+
+
+def test_weights_in_bfloat16_count():
+    def of(weights):
+        return callable_digest(lambda x: (x * weights).sum())
+
+    one = torch.tensor([1.0, 2.0]).bfloat16()
+    assert of(one) == of(one.clone())
+    assert of(one) != of(torch.tensor([1.0, 2.015625]).bfloat16())
+    assert of(one) != of(one.float())

@@ -15,6 +15,7 @@ from pipeline.autograd.forward_mode import (
     compare_forward_with_reverse,
 )
 from pipeline.autograd.oracle import Oracle
+from pipeline.autograd.precision import half_inside
 from pipeline.autograd.request import Request
 
 
@@ -73,13 +74,23 @@ def check_reference(
     """
     if "float64" not in oracle.reference:
         reason = "the function cannot be evaluated in float64: neither finite differences nor forward mode"
-        differences = FiniteDifferences(None, 0, (reason,), ())
-        return Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
+        return _unchecked(reason, oracle)
     precise = points.to(torch.float64)
+    half = half_inside(request, precise[0])
+    if half is not None:
+        reason = (
+            f"the function calculates in {half.name}: neither finite differences nor forward mode"
+        )
+        return _unchecked(reason, oracle)
     differences = compare_with_finite_differences(request, precise)
     alone = differences.checks == 0  # then forward mode is worth its time in any job
     forward = _forward_mode(request, precise, float("inf") if alone else job_seconds)
     return Checks(differences, forward, oracle.asymmetry())
+
+
+def _unchecked(reason: str, oracle: Oracle) -> Checks:
+    differences = FiniteDifferences(None, 0, (reason,), ())
+    return Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
 
 
 def _forward_mode(request: Request, points: Tensor, job_seconds: float) -> ForwardMode:

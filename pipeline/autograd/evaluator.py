@@ -146,7 +146,7 @@ class Evaluator:
         Raises:
             PipelineError: The points do not fit.
         """
-        self._check(points)
+        points = self._check(points)
         datasets = self._whole(points)
         return datasets if len(self.operators) > 1 else datasets[self.operators[0].dataset]
 
@@ -309,12 +309,15 @@ class Evaluator:
         status = torch.full((1,), FAILED, dtype=torch.uint8, device=points.device)
         return Evaluated(datasets, status, {0: f"{type(error).__name__}: {error}"})
 
-    def _check(self, points: Tensor) -> None:
+    def _check(self, points: Tensor) -> Tensor:
+        """Points that fit; those of half precision as they are kept."""
         n, plan = len(self._request.example), self.plan
         if not isinstance(points, Tensor):
             raise PipelineError(
                 f"points: expected a tensor of shape (B, {n}), got {type(points).__name__}"
             )
+        if points.dtype == self._request.precision.evaluated:
+            points = points.to(plan.dtype)
         checks = (
             ("shape", f"(B, {n})", tuple(points.shape), points.ndim == 2 and points.shape[-1] == n),
             ("dtype", plan.dtype, points.dtype, points.dtype == plan.dtype),
@@ -327,6 +330,7 @@ class Evaluator:
         ]
         if faults:
             raise PipelineError("points do not fit this evaluator; " + "; ".join(faults))
+        return points
 
 
 def _status(datasets: Mapping[str, Tensor]) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pipeline.errors import ConfigurationError, FunctionError
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -58,23 +56,6 @@ def resolve_device(name: str) -> torch.device:
                 ]
             )
     return device
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """Find the precision that a user names.
-
-    Args:
-        name: float64 or float32.
-
-    Returns:
-        The dtype.
-
-    Raises:
-        ConfigurationError: It is another one.
-    """
-    if name not in DTYPES:
-        raise ConfigurationError([f"dtype {name!r} cannot be used: expected {' or '.join(DTYPES)}"])
-    return DTYPES[name]
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,10 +15,10 @@ from pipeline.autograd.effort import fits_entry_by_entry
 from pipeline.autograd.finite_difference import noise_of, random_signs
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import Key, Request, order_of
+from pipeline.autograd.reverse import plain
 from pipeline.autograd.view import View, contracted
 from pipeline.errors import FunctionError
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 NOISY = 1000  # units of rounding; what sums many terms may have a hundred
 NEAR = 2.0**-46  # relative step, of some units of rounding
 TINY = 1e-300  # keeps quotients of zeros finite
@@ -120,8 +121,13 @@ class Oracle:
     def _most_asymmetry(self, point: int) -> float:
         last = self._last
         size = float(self.expected[point][last].nan_to_num(0, 0, 0).abs().max())
-        slack = 64 * self.epsilon * self.sensitivity[point][last] + self._conceded(point, last)
+        slack = self._unit * self.sensitivity[point][last] + self._conceded(point, last)
         return 10 * self.tolerance + slack / max(size, TINY)
+
+    @property
+    def _unit(self) -> float:
+        """What rounding may amount to, relative to the condition of a derivative."""
+        return self.view.request.precision.roundings * self.epsilon
 
     @property
     def _last(self) -> int:
@@ -130,16 +136,24 @@ class Oracle:
 
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
-        slack = 64 * self.epsilon * (change + self.floors[point][position])
+        slack = self._unit * (change + self.floors[point][position])
         size, difference = _size_and_difference(seen, self.expected[point][position])
         size = max(size, self.magnitudes[point][position])
-        if difference == 0:
+        if difference == 0 or (math.isinf(difference) and self._overflows(point, position)):
             return Deviation()
         error = difference / (size if size > 1000 * slack else max(size, change, TINY))
         allowed = self.tolerance * size + slack + TINY
         if allowed < difference < float("inf"):
             allowed += self._conceded(point, position)
         return Deviation(error, difference / allowed)
+
+    def _overflows(self, point: int, position: int) -> bool:
+        """Whether the job's precision is too narrow there: then the point is flagged."""
+        request = self.view.request
+        if self.points.dtype == request.example.dtype:
+            return False
+        level = plain(request, self.points[point].to(request.example.dtype))[position]
+        return not bool(level.isfinite().all())
 
     def _conceded(self, point: int, position: int) -> float:
         """Rounding of what cancels within the function, at most what is small in its natural size."""
@@ -181,11 +195,17 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     sensitivity = [_sensitivity(view, point.to(dtype), rows) for point, rows in pairs]
     rounding = None
     if dtype != points.dtype:
-        rounding = _rounding([view.reference(point) for point in points], expected)
+        own = _differentiate(view, points)
+        rounding = _rounding(own, expected)
+        expected = [
+            [_as_finite(*pair) for pair in zip(*rows, strict=True)]
+            for rows in zip(expected, own, strict=True)
+        ]
     words = f"loop over torch.autograd.grad in {str(dtype).removeprefix('torch.')}"
     words += "" if view.weights is None else ", contracted with random directions"
     floors = [_floors(view, point.to(dtype)) for point in points]
-    epsilon = torch.finfo(points.dtype).eps
+    precision = request.precision
+    epsilon = precision.epsilon
     magnitudes = [view.magnitudes(point.to(dtype)) for point in points]
     noise = max(
         _noise(view, point.to(dtype), rows) for point, rows in zip(points, expected, strict=True)
@@ -193,7 +213,7 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     noise = noise if noise > NOISY * epsilon else 0.0
     return Oracle(
         view, words, points.to(dtype), expected, magnitudes, sensitivity, floors, max(epsilon, noise), noise, rounding,
-        tolerance=max(TOLERANCE[points.dtype], 10 * (rounding or 0.0), 1000 * noise),
+        tolerance=max(precision.tolerance, 10 * (rounding or 0.0), 1000 * noise),
     )  # fmt: skip
 
 
@@ -210,7 +230,8 @@ def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
 
 def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:
     """How much the derivatives change when the inputs change relatively: their condition."""
-    step = 1e-7 if point.dtype == torch.float64 else 1e-3
+    epsilon = view.request.precision.epsilon
+    step = 1e-7 if point.dtype == torch.float64 else max(1e-3, 8 * epsilon)
     _, z = view.request.at(point)
     scale = z.abs().max().clamp_min(1e-30)
     signs = random_signs(tuple(z.shape), torch.Generator().manual_seed(1)).to(z)
@@ -270,6 +291,11 @@ def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tenso
     pairs = [pair for rows in zip(own, expected, strict=True) for pair in zip(*rows, strict=True)]
     gaps = [_size_and_difference(mine, true) for mine, true in pairs]
     return max((gap / size for size, gap in gaps if size > 0 and gap < float("inf")), default=0.0)
+
+
+def _as_finite(expected: Tensor, own: Tensor) -> Tensor:
+    """The reference, without a number where the job's precision has none: it overflows."""
+    return torch.where(own.isfinite(), expected, own)
 
 
 def _size_and_difference(seen: Tensor, expected: Tensor) -> tuple[float, float]:

@@ -22,22 +22,22 @@ from pipeline.autograd.formats import DENSE, Form, choose_pattern, confirm_patte
 from pipeline.autograd.function_probe import probe
 from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.lost import lost_gradients
+from pipeline.autograd.narrow import FLOAT64, Precision
 from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
+from pipeline.autograd.option_faults import check_options
 from pipeline.autograd.oracle import Oracle, build_oracle
-from pipeline.autograd.precision import full_precision
+from pipeline.autograd.precision import full_precision, half_inside
 from pipeline.autograd.request import Request
-from pipeline.autograd.routes import ROUTES
-from pipeline.autograd.routes.base import BOTH, parse_mode
-from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes
+from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
-from pipeline.errors import ConfigurationError, DisagreementError, FunctionError, nearest
+from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
 from pipeline.function import BoundFunction
 from pipeline.job import Options
 from pipeline.structure import Structure
 
 log = logging.getLogger(__name__)
-SETTLED = {"on_disagreement": ("error", "warn"), "on_point_error": ("flag", "stop")}
+NO_DIGIT = 0.1  # relative error
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Asked:
         direction: What jvp, vjp and hvp are taken along.
         structures: input, output or variable -> the tensors along it, where these are not flat.
         masses: What weights the Hessian of eigenvalues.
+        precision: In which f is evaluated, which takes and returns what is kept.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -69,6 +70,7 @@ class Asked:
     direction: Direction | None = None
     structures: Mapping[str, Structure] = field(default_factory=dict)
     masses: tuple[float, ...] = ()
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Wanted:
             behind the point in the rows that are evaluated.
         masses: What weights the Hessian of eigenvalues.
         pattern: Entries that can be other than zero, where the user gives them.
+        precision: In which the function is evaluated.
     """
 
     operators: tuple[str, ...]
@@ -95,6 +98,7 @@ class Wanted:
     direction: Direction | None = None
     masses: tuple[float, ...] = ()
     pattern: Pattern | None = None
+    precision: Precision = FLOAT64
 
 
 def ask(function: BoundFunction, wanted: Wanted) -> Asked:
@@ -109,7 +113,8 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
     """
     f, record, d = callable_of(function), function.function, function.n
     variable = resolve_variable(wanted.wrt, f, d, function.input_names)
-    known = structures(function, variable)
+    known, precision = structures(function, variable), wanted.precision
+    f, variable = precision.function(f), precision.variable(variable)
     own = record.sparsity if function.chosen is None else {}  # a pattern is that of all outputs
     given = {name: partial(make, **function.parameters) for name, make in own.items()}
     if wanted.direction is not None and wanted.direction.vector is None:
@@ -126,6 +131,7 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
         wanted.direction,
         known,
         wanted.masses,
+        precision,
     )
 
 
@@ -150,6 +156,7 @@ def resolve(
     packed = asked.symmetric == "packed"
     named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
     request = Request(asked.f, example, output_shape, (), asked.variable, packed)
+    request = replace(request, evaluated_in=asked.precision)
     operators = contract(named, asked.direction, request.n, output_shape, asked.masses)
     request = asking(request, operators)
     if request.orders:  # the value says where the function has none, whatever its derivative is
@@ -192,50 +199,6 @@ def probe_indices(count: int) -> list[int]:
     return sorted({0, count - 1, count // 2, int(0.3819 * count), int(0.7236 * count)})
 
 
-def check_options(options: Options, order: int | None = None) -> list[str]:
-    """Find what is wrong with the options, before anything is evaluated.
-
-    Args:
-        options: How to evaluate.
-        order: Highest order, where it is known already.
-
-    Returns:
-        One sentence per fault.
-    """
-    faults = []
-    if options.route not in ("auto", *ROUTES):
-        faults.append(
-            f"route {options.route!r} is unknown. {nearest(options.route, ['auto', *ROUTES])}"
-        )
-    faults += [
-        f"{name}: expected {' or '.join(words)}, got {getattr(options, name)!r}"
-        for name, words in SETTLED.items()
-        if getattr(options, name) not in words
-    ]
-    for name in ("batch", "chunk", "memory"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            faults.append(f"{name}: expected a positive number or null, got {value}")
-    if options.mode == BOTH and order not in (None, 1):
-        faults.append(f"mode {BOTH} is of order 1, and order {order} is asked for")
-    elif options.route == FiniteDifferenceRoute.name and options.mode != "auto":
-        faults += _check_differences(options.mode, order)
-    elif options.mode not in ("auto", BOTH) and order is not None:
-        try:
-            parse_mode(options.mode, order)
-        except ConfigurationError as error:
-            faults += error.faults
-    return faults
-
-
-def _check_differences(mode: str, order: int | None) -> list[str]:
-    if order is None or mode in (modes := difference_modes(order)):
-        return []
-    return [
-        f"route {FiniteDifferenceRoute.name} has no mode {mode!r} of order {order}: expected {', '.join(modes)}"
-    ]
-
-
 @full_precision()
 def prepare(
     asked: Asked,
@@ -266,6 +229,7 @@ def prepare(
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
+    request = _as_calculated(request, asked.name)
     study = Study(request, seen.points, options, count, rows)
     if options.route == FiniteDifferenceRoute.name:
         return prepare_differences(study, operators)
@@ -278,6 +242,17 @@ def prepare(
         log.warning("automatic differentiation is not used: %s", reason)
         bare, operators = resolve(replace(asked, form=DENSE), seen.points[0], seen.output_shape)
         return prepare_differences(replace(study, request=bare), operators, reason)
+
+
+def _as_calculated(request: Request, name: str) -> Request:
+    """Expect no more of a function than the precision in which it calculates."""
+    half = half_inside(request, request.example)
+    if half is None or half.epsilon <= request.precision.epsilon:
+        return request
+    log.warning(
+        "function %r calculates in %s somewhere: its derivatives are no better", name, half.name
+    )
+    return replace(request, evaluated_in=half)
 
 
 def _dense(asked: Asked, options: Options) -> Asked:
@@ -334,6 +309,13 @@ def _build_oracle(
             "the values of the function carry noise of %.0e relative: it computes in a lower precision "
             "than its inputs somewhere, and its derivatives are no better",
             oracle.noise,
+        )
+    if (oracle.rounding or 0.0) > NO_DIGIT:
+        log.warning(
+            "in %s no digit is left of some derivatives at the points tried: they are off by %.0e relative; "
+            "use a wider dtype=",
+            request.precision.name,
+            oracle.rounding,
         )
     if not oracle.asymmetry() or kinks is None:
         return points, oracle

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.backends import cuda
+from torch.utils._pytree import tree_iter
 
+from pipeline.autograd.following import Follow
+from pipeline.autograd.narrow import PRECISIONS, Precision
 from pipeline.autograd.request import Request
 
 _REDUCTIONS = (
@@ -79,3 +82,29 @@ def runs_in_float64(request: Request, points: Tensor) -> bool:
         return request.f(points[0].to(torch.float64)).dtype == torch.float64
     except Exception:  # a function with float32 weights refuses float64 in its own way
         return False
+
+
+def half_inside(request: Request, point: Tensor) -> Precision | None:
+    """Find out whether a function calculates in half precision, whatever it is given.
+
+    Args:
+        request: What is evaluated.
+        point: Where, (d,), of any dtype.
+
+    Returns:
+        The least precise of what it calculates in, where that is half precision; else None.
+    """
+    found: set[torch.dtype] = set()
+
+    def notice(name: str, args: Any, options: Any) -> None:
+        operands = (each for each in tree_iter(args) if isinstance(each, Tensor))
+        found.update(each.dtype for each in operands if not follow.is_held(each))
+
+    g, z = request.at(point)
+    z = z.clone()
+    follow = Follow((z,), notice)
+    with torch.no_grad(), follow:
+        g(z)
+    names = (str(dtype).removeprefix("torch.") for dtype in found)
+    halves = [PRECISIONS[name] for name in names if name in PRECISIONS and PRECISIONS[name].is_half]
+    return max(halves, key=lambda precision: precision.epsilon, default=None)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.contractions import Contraction
+from pipeline.autograd.narrow import Precision, precision_of
 from pipeline.autograd.packing import pack, packed_size, unpack
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.variable import WHOLE, OnPoint, Variable
@@ -46,6 +47,7 @@ class Request:
         contractions: Sums over entries of derivatives asked for.
         pattern: Entries of the Jacobian of a vector or the Hessian of a scalar that are kept, where
             the others are known to be zero; a route may give these alone, (B, nnz), or all.
+        evaluated_in: Precision in which f is evaluated, where that is not the one of the points.
     """
 
     f: OnPoint
@@ -56,6 +58,7 @@ class Request:
     packed: bool = False
     contractions: tuple[Contraction, ...] = ()
     pattern: Pattern | None = None
+    evaluated_in: Precision | None = None
 
     def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Give what is differentiated at a point.
@@ -81,6 +84,11 @@ class Request:
             return points
         result: Tensor = torch.func.vmap(lambda point: self.at(point)[1])(points)
         return result
+
+    @property
+    def precision(self) -> Precision:
+        """In which f is evaluated."""
+        return self.evaluated_in or precision_of(self.example)
 
     @property
     def n(self) -> int:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pipeline.autograd.certificate import asymmetry
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.oracle import TOLERANCE
 from pipeline.autograd.request import Request
 from pipeline.autograd.spot_check import SpotCheck, spot_check
 
@@ -51,7 +50,7 @@ def pack_symmetric(
             continue
         residuals = asymmetry(level, operator.order).nan_to_num(0.0)
         worst = int(residuals.argmax())
-        if float(residuals[worst]) > TOLERANCE[level.dtype]:
+        if float(residuals[worst]) > request.precision.tolerance:
             suspects.setdefault(worst, {})[operator.dataset] = level[worst].clone()
     return Packed(kept, suspects)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
@@ -103,6 +103,7 @@ class Layout:
         output_shape: () or (m,).
         operators: (name, order) of each dataset of derivatives.
         dtype: float64 or float32, of points and derivatives.
+        evaluated: In which precision the function was evaluated, where that is less than dtype.
         title: What the file is, for people.
         input_names: Name of each input, or empty.
         output_names: Name of each output, or empty.
@@ -133,6 +134,7 @@ class Layout:
     directions: tuple[int, str] | None = None
     pattern: Pattern | None = None
     masses: Sequence[float] = ()
+    evaluated: str = ""
 
     @property
     def dimensions(self) -> dict[str, int]:
@@ -159,7 +161,13 @@ class Layout:
         x = Dataset("x", (length,), np.dtype(self.dtype), ("point", "input"), x_attrs)
         derivatives = [self._derivative(name, order) for name, order in self.operators]
         status = Dataset("status", (), np.dtype("u1"), ("point",), _status_attrs())
-        return (x, *self._direction(), *derivatives, status)
+        numbers = (x, *self._direction(), *derivatives)
+        if self.evaluated:
+            numbers = tuple(
+                replace(each, attrs={**each.attrs, "evaluated_in": self.evaluated})
+                for each in numbers
+            )
+        return (*numbers, status)
 
     def _direction(self) -> tuple[Dataset, ...]:
         if self.directions is None:
