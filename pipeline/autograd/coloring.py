@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.autograd.sparsity.pattern import Pattern
 
 Neighbours = Sequence[Sequence[int]]
-MOST_STEPS = 20_000  # of an order that looks at all pairs of entries of a row: 20 ms
+MOST_STEPS = 20_000  # pairs of entries of a row: more orders than two, which take 20 ms
 ROUNDS = 4
 
 
@@ -156,20 +156,20 @@ def _kept(colors: Tensor, needed: set[int]) -> Tensor:
 
 def _lists(pattern: Pattern) -> tuple[list[list[int]], list[list[int]]]:
     """Rows of each column, and columns of each row."""
-    rows_of: list[list[int]] = [[] for _ in range(pattern.shape[1])]
-    columns_of: list[list[int]] = [[] for _ in range(pattern.shape[0])]
-    for row, column in zip(pattern.rows.tolist(), pattern.columns.tolist(), strict=True):
-        rows_of[column].append(row)
-        columns_of[row].append(column)
-    return rows_of, columns_of
+    by_column = pattern.columns.argsort(stable=True)
+    rows_of = _split(pattern.rows[by_column], pattern.columns, pattern.shape[1])
+    return rows_of, _split(pattern.columns, pattern.rows, pattern.shape[0])
 
 
 def _graph(pattern: Pattern) -> list[list[int]]:
-    graph: list[list[int]] = [[] for _ in range(pattern.shape[0])]
     off = pattern.rows != pattern.columns
-    for row, column in zip(pattern.rows[off].tolist(), pattern.columns[off].tolist(), strict=True):
-        graph[row].append(column)
-    return graph
+    return _split(pattern.columns[off], pattern.rows[off], pattern.shape[0])
+
+
+def _split(entries: Tensor, owners: Tensor, count: int) -> list[list[int]]:
+    """Entries of each owner, where they are in the order of their owners."""
+    ends, flat = torch.bincount(owners, minlength=count).cumsum(0).tolist(), entries.tolist()
+    return [flat[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _least_star(graph: Neighbours) -> int:
@@ -189,11 +189,14 @@ def _best(
     best: list[int] = []
     for order in _orders(near, back):
         best = _fewer(best, color(order))
-        if best and max(best) + 1 <= least:
-            break
-    for _ in range(ROUNDS if near is not back and best and max(best) + 1 > least else 0):
+        if not best or max(best) + 1 <= least:
+            return torch.tensor(best, dtype=torch.int64)
+    for _ in range(ROUNDS if near is not back else 0):
         # class by class: no more colours are needed and often fewer (Culberson 1992)
-        best = _fewer(color(sorted(range(len(near)), key=lambda vertex: -best[vertex])), best)
+        before, turned = best, sorted(range(len(near)), key=lambda vertex: -best[vertex])
+        best = _fewer(color(turned), best)
+        if max(best) in (max(before), least - 1):
+            break
     return torch.tensor(best, dtype=torch.int64)
 
 
@@ -205,12 +208,14 @@ def _orders(near: Neighbours, back: Neighbours) -> Iterable[Iterable[int]]:
     """Natural, largest first, random, smallest last, incidence degree: one after the other."""
     size = len(near)
     yield range(size)
-    around = [sum(len(back[each]) for each in near[vertex]) for vertex in range(size)]
-    yield sorted(range(size), key=lambda vertex: -around[vertex])
-    mixed = list(range(size))
-    random.Random(0).shuffle(mixed)
-    yield mixed
+    sizes = [len(vertices) for vertices in back]
+    around = [sum(map(sizes.__getitem__, middles)) for middles in near]
+    if len(set(around)) > 1:
+        yield sorted(range(size), key=lambda vertex: -around[vertex])
     if sum(around) <= MOST_STEPS:
+        mixed = list(range(size))
+        random.Random(0).shuffle(mixed)
+        yield mixed
         yield _by_degree(near, back, around, last=True)
         yield _by_degree(near, back, around, last=False)
 

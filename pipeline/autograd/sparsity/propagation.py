@@ -13,10 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.autograd.sparsity.sets import EMPTY, MOST, SetTable, TooManyError
+from pipeline.autograd.sparsity.sets import (
+    EMPTY,
+    MOST,
+    Numbers,
+    SetTable,
+    TooManyError,
+    distinct,
+    located,
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,10 @@ class Propagation:
 
     def __init__(self, n: int, order: int) -> None:
         self._inputs, self._events = SetTable(), SetTable()
-        self._order, self._pairs = order, [torch.zeros((0, 2), dtype=torch.int64)]
+        self._order, self._pairs = order, [np.zeros((0, 2), dtype=np.int64)]
         self._events_known = 0
-        self.start = Tracked(self._inputs.singletons(torch.arange(n)), nothing((n,)).events)
+        start = torch.from_numpy(self._inputs.singletons(np.arange(n)))
+        self.start = Tracked(start, nothing((n,)).events)
 
     def join(self, *parts: Tracked) -> Tracked:
         """An operation that is linear in each of its operands, entry by entry.
@@ -91,12 +101,11 @@ class Propagation:
         Returns:
             The result.
         """
-        result = parts[0]
-        for part in parts[1:]:
-            inputs = self._inputs.merge(*_broadcast(result.inputs, part.inputs))
-            events = self._events.merge(*_broadcast(result.events, part.events))
-            result = Tracked(inputs, events)
-        return result
+        inputs = _merged(self._inputs, [part.inputs for part in parts])
+        events = [part.events for part in parts]
+        if self._order < 2:  # there are none
+            return Tracked(inputs, events[0].new_zeros(()).expand(inputs.shape))
+        return Tracked(inputs, _merged(self._events, events))
 
     def bend(self, *parts: Tracked) -> Tracked:
         """An operation that is linear in none of its operands, entry by entry.
@@ -107,8 +116,8 @@ class Propagation:
         Returns:
             The result: everything that an entry depends on interacts.
         """
-        inputs = self.join(*(Tracked(part.inputs, torch.zeros_like(part.inputs)) for part in parts))
-        return Tracked(inputs.inputs, self._meet(inputs.inputs, inputs.inputs))
+        inputs = _merged(self._inputs, [part.inputs for part in parts])
+        return Tracked(inputs, self._meet(inputs, inputs))
 
     def multiply(self, a: Tracked, b: Tracked) -> Tracked:
         """A product, entry by entry.
@@ -120,9 +129,11 @@ class Propagation:
         Returns:
             The result.
         """
-        left, right = _broadcast(a.inputs, b.inputs)
-        met = self._meet(left, right)
-        return self.join(a, b, Tracked(torch.zeros_like(met), met))
+        inputs = _merged(self._inputs, [a.inputs, b.inputs])
+        met = self._meet(*_broadcast(a.inputs, b.inputs))
+        if self._order < 2:
+            return Tracked(inputs, met)
+        return Tracked(inputs, _merged(self._events, [a.events, b.events, met]))
 
     def unite(self, part: Tracked, groups: Tensor, shape: tuple[int, ...]) -> Tracked:
         """Sums of entries.
@@ -136,11 +147,14 @@ class Propagation:
         Returns:
             The result.
         """
-        kept = groups.reshape(-1) >= 0
-        owners, count = groups.reshape(-1)[kept], int(torch.Size(shape).numel())
-        inputs = self._inputs.unite(owners, part.inputs.reshape(-1)[kept], count)
-        events = self._events.unite(owners, part.events.reshape(-1)[kept], count)
-        return Tracked(inputs.reshape(shape), events.reshape(shape))
+        owners, count = _flat(groups), int(torch.Size(shape).numel())
+        kept = owners >= 0
+
+        def united(table: SetTable, numbers: Tensor) -> Tensor:
+            made = table.unite(owners[kept], _flat(numbers)[kept], count)
+            return torch.from_numpy(made).reshape(shape)
+
+        return Tracked(united(self._inputs, part.inputs), united(self._events, part.events))
 
     def entries_of_jacobian(self, outputs: Tracked, n: int) -> Tensor:
         """Flat positions in the Jacobian that can be other than zero.
@@ -152,8 +166,8 @@ class Propagation:
         Returns:
             int64 (nnz,).
         """
-        rows, columns = self._inputs.members(outputs.inputs.reshape(-1))
-        return rows * n + columns
+        rows, columns = self._inputs.members(_flat(outputs.inputs))
+        return torch.from_numpy(rows * n + columns)
 
     def entries_of_hessian(self, outputs: Tracked, n: int) -> Tensor:
         """Flat positions in the Hessian of any of the outputs that can be other than zero.
@@ -168,33 +182,47 @@ class Propagation:
         Raises:
             TooManyError: There are too many.
         """
-        events = torch.unique(self._events.members(torch.unique(outputs.events))[1])
-        left, right = torch.cat(self._pairs)[events].unbind(1)
-        keys, known = torch.unique(left * len(self._inputs) + right), len(self._inputs)
+        events = distinct(self._events.members(distinct(_flat(outputs.events)))[1])
+        left, right = np.concatenate(self._pairs)[events].T
+        known = len(self._inputs)
+        keys = distinct(left * known + right)
         left, right = keys // known, keys % known
-        total = (self._inputs.sizes(left) * self._inputs.sizes(right)).sum()
-        if int(total) > MOST:
+        if int((self._inputs.sizes(left) * self._inputs.sizes(right)).sum()) > MOST:
             raise TooManyError
         event, rows = self._inputs.members(left)
         at, columns = self._inputs.members(right[event])
-        flat = torch.unique(rows[at] * n + columns)
-        return torch.cat([flat, flat % n * n + flat // n])
+        flat = distinct(rows[at] * n + columns)
+        return torch.from_numpy(np.concatenate([flat, flat % n * n + flat // n]))
 
     def _meet(self, a: Tensor, b: Tensor) -> Tensor:
         """New events: the sets of a and b interact."""
-        met = torch.zeros(a.shape, dtype=torch.int64)
-        both = ((a != EMPTY) & (b != EMPTY)).reshape(-1)
-        if self._order < 2 or not bool(both.any()):
-            return met
-        left, right = a.reshape(-1)[both], b.reshape(-1)[both]
-        keys = torch.minimum(left, right) * len(self._inputs) + torch.maximum(left, right)
-        pairs, inverse = torch.unique(keys, return_inverse=True)
-        first = self._events_known
-        self._events_known += len(pairs)
-        self._pairs.append(torch.stack([pairs // len(self._inputs), pairs % len(self._inputs)], 1))
-        made = self._events.singletons(torch.arange(first, self._events_known))
-        met.view(-1)[both] = made[inverse]
-        return met
+        if self._order < 2:
+            return a.new_zeros(()).expand(a.shape)
+        left, right = _flat(a), _flat(b)
+        met, both = np.zeros_like(left), (left != EMPTY) & (right != EMPTY)
+        left, right = left[both], right[both]
+        if len(left):
+            known = len(self._inputs)
+            pairs, inverse = located(np.minimum(left, right) * known + np.maximum(left, right))
+            self._pairs.append(np.stack([pairs // known, pairs % known], 1))
+            events = self._events_known + np.arange(len(pairs))
+            self._events_known += len(pairs)
+            met[both] = self._events.singletons(events)[inverse]
+        return torch.from_numpy(met).reshape(a.shape)
+
+
+def _merged(table: SetTable, parts: list[Tensor]) -> Tensor:
+    """Unions of sets, entry by entry; the parts are broadcast."""
+    result = parts[0]
+    for part in parts[1:]:
+        left, right = _broadcast(result, part)
+        made = table.merge(_flat(left), _flat(right))
+        result = torch.from_numpy(made).reshape(left.shape)
+    return result
+
+
+def _flat(numbers: Tensor) -> Numbers:
+    return numbers.numpy().reshape(-1)
 
 
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

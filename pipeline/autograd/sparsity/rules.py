@@ -6,13 +6,13 @@ the result depends on all of them: a pattern holds for every input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
 
@@ -42,7 +42,7 @@ class Call:
 
     def operands(self) -> list[Tracked]:
         """All arguments that depend on the inputs."""
-        found = (self.of(value) for value in tree_iter((self.args, self.kwargs)))
+        found = (self.of(value) for value in tensors((*self.args, *self.kwargs.values())))
         return [tracked for tracked in found if tracked is not None]
 
     def sets(self, value: Any) -> Tracked:
@@ -56,6 +56,22 @@ class Call:
 
 
 Rule = Callable[[Call, Propagation], list[Tracked]]
+
+
+def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors among arguments or results of an operation, which nest no deeper than lists.
+
+    Args:
+        values: The arguments or results.
+
+    Yields:
+        The tensors, in order.
+    """
+    for value in values:  # torch's own walk through nested values takes longer than most rules
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
 
 
 def dense(call: Call, sets: Propagation) -> list[Tracked]:
@@ -147,23 +163,26 @@ def _pow(call: Call, sets: Propagation) -> list[Tracked]:
 
 def _move(call: Call, sets: Propagation) -> list[Tracked]:
     """Let torch move the numbers of sets as it moves the entries; what it fills in is constant."""
-    found = []
-    for part in ("inputs", "events"):
+    inputs = _moved_numbers(call, lambda tracked: tracked.inputs)
+    events = _moved_numbers(call, lambda tracked: tracked.events)
+    return [Tracked(*pair) for pair in zip(inputs, events, strict=True)]
 
-        def numbers(value: Any, part: str = part) -> Any:
-            tracked = call.of(value)
-            if tracked is not None:
-                return getattr(tracked, part)
-            if not isinstance(value, Tensor):
-                return value
-            is_data = value.is_floating_point() or value.is_complex()
-            return torch.zeros(value.shape, dtype=torch.int64) if is_data else value.cpu()
 
-        args, kwargs = tree_map(numbers, (tuple(call.args), dict(call.kwargs)))
-        kwargs.pop("memory_format", None)
-        result = call.func(*args, **kwargs)
-        found.append([value for value in tree_iter(result) if isinstance(value, Tensor)])
-    return [Tracked(*pair) for pair in zip(*found, strict=True)]
+def _moved_numbers(call: Call, part: Callable[[Tracked], Tensor]) -> list[Tensor]:
+    def numbers(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [numbers(each) for each in value]
+        if not isinstance(value, Tensor):
+            return value
+        tracked = call.of(value)
+        if tracked is not None:
+            return part(tracked)
+        is_data = value.is_floating_point() or value.is_complex()
+        return torch.zeros(value.shape, dtype=torch.int64) if is_data else value.cpu()
+
+    options = {name: value for name, value in call.kwargs.items() if name != "memory_format"}
+    result = call.func(*map(numbers, call.args), **options)
+    return list(tensors([result]))
 
 
 def _reshape(call: Call, sets: Propagation) -> list[Tracked]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.sparsity.contractions import CONTRACTIONS
 from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
-from pipeline.autograd.sparsity.rules import RULES, Call, dense, pointwise
+from pipeline.autograd.sparsity.rules import RULES, Call, dense, pointwise, tensors
 
 KNOWN = {**RULES, **CONTRACTIONS}
 DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -66,7 +65,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = func._overloadpacket.__name__
-        depends = any(id(value) in self._known for value in _tensors((args, kwargs)))
+        depends = any(id(value) in self._known for value in tensors((*args, *kwargs.values())))
         if not depends or name in SHAPES.split():
             return func(*args, **kwargs)
         self._require_static(func, name, args)
@@ -76,7 +75,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        outputs = list(_tensors(result))
+        outputs = list(tensors([result]))
         tracked = self._propagate(Call(func, args, kwargs, outputs, self.of), name)
         for tensor, sets in zip(outputs, tracked, strict=True):
             differentiable = tensor.is_floating_point() or tensor.is_complex()
@@ -129,7 +128,3 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     from torch._decomp import core_aten_decompositions
 
     return dict(core_aten_decompositions())
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in tree_iter(values) if isinstance(value, Tensor))
