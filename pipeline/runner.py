@@ -17,7 +17,7 @@ from pipeline.function import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
 from pipeline.plan import Work
-from pipeline.store.reader import open_results
+from pipeline.store.reader import Results, open_results
 from pipeline.store.result import assemble
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     began = time.monotonic()
     work = Work(job, function, grid)
     plan = work.existing_plan()
-    if plan is not None and _is_complete(work):
-        return _summarise(work, 0, began)
+    if plan is not None and (complete := _complete(work, began)):
+        return complete
     if plan is None:
         _tell_of_other_sources(work)
     work.directory.make()
@@ -52,7 +52,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
         layout = work.keeping(plan).layout
         assemble(work.directory, layout, plan.ranges, work.attrs(0, len(grid)))
         work.directory.tidy()
-        summary = _summarise(work, computed, began)
+        with open_results(work.directory.result) as results:
+            summary = _summary(results, work, computed, began)
         done = run_info(work, plan, set(range(len(plan.ranges))))
         notify(hook.pipeline_run_finished, run=done, summary=summary)
     return summary
@@ -71,8 +72,8 @@ def recall(job: Job, function: BoundFunction, grid: Grid) -> tuple[Path, Summary
     """
     began = time.monotonic()
     work = Work(job, function, grid)
-    complete = work.existing_plan() is not None and _is_complete(work)
-    return work.directory.path, _summarise(work, 0, began) if complete else None
+    begun = work.existing_plan() is not None
+    return work.directory.path, _complete(work, began) if begun else None
 
 
 def _tell_of_other_sources(work: Work) -> None:
@@ -84,30 +85,30 @@ def _tell_of_other_sources(work: Work) -> None:
         )  # fmt: skip
 
 
-def _is_complete(work: Work) -> bool:
-    """Tell whether there is nothing left to do; a result that has lost shards is taken apart."""
+def _complete(work: Work, began: float) -> Summary | None:
+    """Sum up a run with nothing left to do, None for others; a result that has lost shards is taken apart."""
     if not work.directory.result.is_file():
-        return False
+        return None
     try:
         with open_results(work.directory.result) as results:
             disagreements = json.loads(str(results.certificate.get("disagreements", "[]")))
+            summary = _summary(results, work, 0, began)
     except MissingShardsError as error:
         log.warning("%s: what is missing is computed again", error)
-        work.directory.result.unlink()
-        return False
+        work.directory.result.unlink(missing_ok=True)  # another process may have been first
+        return None
     if disagreements and work.job.options.on_disagreement == "error":
         listed = "\n".join(f"  - {reason}" for reason in disagreements)
         raise DisagreementError(
             f"{work.directory.result} was computed with on_disagreement=warn although its oracles "
             f"disagree:\n{listed}\non_disagreement=warn accepts it"
         )
-    return True
+    return summary
 
 
-def _summarise(work: Work, computed: int, began: float) -> Summary:
+def _summary(results: Results, work: Work, computed: int, began: float) -> Summary:
     path = work.directory.result
-    with open_results(path) as results:
-        counts, size = results.counts(), results.provenance.get("shard_bytes")
+    counts, size = results.counts(), results.provenance.get("shard_bytes")
     return Summary(
         path=path,
         points=len(work.grid),

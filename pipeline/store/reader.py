@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5d, h5l
 
 from pipeline.errors import MissingShardsError, StoreError, one_line
 from pipeline.store.header import Header, read_header
 from pipeline.store.open_files import OpenFiles
-from pipeline.store.part import HDF5_ERRORS, Content, Part, read_content
+from pipeline.store.part import HDF5_ERRORS, Content, read_content
+from pipeline.store.parts import Parts, ShardFiles
 from pipeline.store.results import Results
 from pipeline.store.run_directory import PLAN, RESULT, RunDirectory
 from pipeline.store.seal import require_seal
@@ -62,8 +64,8 @@ def _open_file(path: Path, files: OpenFiles) -> Results:
         return _open_shards(path, files, whole.content.stop, whole)
     with open_checked(path, files.edited) as file:
         header = _header(file, path)
-    part = Part(path, 0, header.content, files)
-    return Results(path, part.stop, [part], header, path, files)
+    parts = Parts.of_file(path, header.content, files)
+    return Results(path, int(parts.stops[0]), parts, header, path, files)
 
 
 @dataclass(frozen=True)
@@ -99,15 +101,8 @@ def _open_shards(path: Path, files: OpenFiles, points: int, whole: _Whole | None
         shards.require_all(rows)
         header = replace(header, attrs=whole.attrs)
     run_id = header.content.run_id if whole is None else whole.content.run_id
-    parts = [
-        Part(
-            shards.directory.shard(index),
-            index * rows,
-            Content(run_id, index * rows, min(index * rows + rows, points)),
-            files,
-        )
-        for index in shards.present
-    ]
+    there = ShardFiles(shards.directory, np.array(shards.present), rows, points, run_id)
+    parts = Parts.of_shards(there, files)
     return Results(path, points, parts, header, first if whole is None else path, files)
 
 

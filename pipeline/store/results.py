@@ -18,7 +18,7 @@ from pipeline.store.header import Header
 from pipeline.store.layout import SPARSE, STATUS, read_group
 from pipeline.store.naming import names_along
 from pipeline.store.open_files import OpenFiles
-from pipeline.store.part import Part
+from pipeline.store.parts import Parts
 from pipeline.store.row_array import RowArray
 from pipeline.store.shapes import unflattened
 from pipeline.store.sparse import FilledArray
@@ -64,7 +64,7 @@ class Results:
         self,
         path: Path,
         points: int,
-        parts: Sequence[Part],
+        parts: Parts,
         header: Header,
         account: Path,
         files: OpenFiles,
@@ -137,7 +137,7 @@ class Results:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the rows, in order."""
-        return tuple(part.path for part in self._parts)
+        return tuple(map(self._parts.path, range(len(self._parts))))
 
     @property
     def account(self) -> Path:
@@ -207,12 +207,7 @@ class Results:
         Returns:
             start, stop of each range.
         """
-        gaps, done = [], 0
-        for part in self._parts:
-            if part.start > done:
-                gaps.append((done, part.start))
-            done = part.stop
-        return [*gaps, (done, self.points)] if done < self.points else gaps
+        return self._parts.gaps(self.points)
 
     def present(self) -> list[tuple[int, int]]:
         """Ranges of points that have been computed: one for each file.
@@ -220,7 +215,7 @@ class Results:
         Returns:
             start, stop of each range.
         """
-        return [(part.start, part.stop) for part in self._parts]
+        return self._parts.spans()
 
     def counts(self) -> dict[str, int]:
         """Number of computed points of each status.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -16,6 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.store.buffers import as_numpy
 from pipeline.store.layout import Dataset
 from pipeline.store.part import Part
+from pipeline.store.parts import Parts
 from pipeline.store.row_array import RowArray
 from pipeline.store.selection import Positions, flat_entries
 
@@ -36,12 +36,11 @@ class StoredArray(RowArray):
         parts: The files that are there, in order.
     """
 
-    def __init__(self, dataset: Dataset, points: int, parts: Sequence[Part]) -> None:
+    def __init__(self, dataset: Dataset, points: int, parts: Parts) -> None:
         self.name, self.dtype = dataset.name, dataset.dtype
         self.dims, self.attrs = dataset.dims, dict(dataset.attrs)
         self.shape: tuple[int, ...] = (points, *dataset.shape)
         self._dataset, self._parts = dataset, parts
-        self._starts = [part.start for part in parts]
 
     def read(self, start: int, stop: int, out: Any = None) -> Any:
         """Read rows start … stop - 1, as `RowArray.read` says.
@@ -90,10 +89,10 @@ class StoredArray(RowArray):
         out: NDArray[Any],
         fill: Any,
     ) -> None:
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        owners = self._parts.owners(rows)
         bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1), len(rows)]
         for low, high in pairwise(bounds if len(rows) else []):
-            part = self._parts[max(owners[low], 0)]
+            part = self._parts[max(int(owners[low]), 0)]
             known = np.searchsorted(rows[low:high], part.stop) if owners[low] >= 0 else 0
             middle = low + int(known)
             _pick(part, self._dataset, rows[low:middle] - part.start, entries, out[low:middle])
@@ -106,9 +105,7 @@ class StoredArray(RowArray):
         """Cut rows start … stop - 1 into pieces of one file each."""
         rows = max(PIECE // max(self._dataset.row_bytes, 1), 1)
         pieces, done = list[Piece](), start
-        for part in self._parts[max(bisect_right(self._starts, start) - 1, 0) :]:
-            if part.start > done or done >= stop:
-                break
+        for part in self._parts.between(start, stop):
             end = min(part.stop, stop)
             pieces += [(part, low, min(low + rows, end)) for low in range(done, end, rows)]
             done = max(done, end)

@@ -14,6 +14,7 @@ from store.sealing import resealed
 from store.stored_runs import LAYOUT, chunk, write_run
 
 from pipeline.errors import MissingShardsError, StoreError
+from pipeline.store import parts
 from pipeline.store.layout import Layout
 from pipeline.store.reader import open_results
 from pipeline.store.run_directory import RunDirectory
@@ -331,3 +332,34 @@ def test_a_compressed_file_is_the_same_to_its_reader(tmp_path):
     chunk(tmp_path / "run" / "result.h5", LAYOUT)
     with open_results(tmp_path / "run") as results:
         assert np.array_equal(results.hessian[:], whole["hessian"])
+
+
+def test_only_the_parts_that_are_read_are_made(run, monkeypatch):
+    directory, whole = run
+    made = []
+
+    class Counted(parts.Part):
+        def __init__(self, path, *rest):
+            made.append(path.name)
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(parts, "Part", Counted)
+    with open_results(directory.path) as results:
+        assert results.present() == [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
+        assert results.missing() == []
+        assert len(results.files) == 5
+        assert made == []
+        assert np.array_equal(results.x[11:16], whole["x"][11:16])
+        assert np.array_equal(results.value[12], whole["value"][12])
+    assert sorted(made) == ["shard-00002.h5", "shard-00003.h5"]
+
+
+@pytest.mark.parametrize("drop", [(0,), (4,), (1, 2), (0, 3, 4)])
+def test_what_is_missing_lies_between_the_parts(drop, tmp_path):
+    write_run(tmp_path / "run", kind="unfinished", drop=drop)
+    with open_results(tmp_path / "run") as results:
+        lost = {point for start, stop in results.missing() for point in range(start, stop)}
+        there = {point for start, stop in results.present() for point in range(start, stop)}
+    expected = {point for shard in drop for point in range(shard * 5, min(shard * 5 + 5, 23))}
+    assert lost == expected
+    assert there == set(range(23)) - expected
