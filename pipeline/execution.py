@@ -26,6 +26,7 @@ from pipeline.job import Options, RunInfo, ShardInfo
 from pipeline.plan import RunPlan, Work
 from pipeline.provenance import collect, now
 from pipeline.store.background import BackgroundWriter
+from pipeline.store.own_shard import account_entry
 from pipeline.store.shard import ShardWriter, new_shard
 from pipeline.transfer import Transfer, build_transfer
 
@@ -230,7 +231,9 @@ class Execution:
         evidence = _entries(certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
         writer.call(methodcaller("describe", "grid", self.work.described_grid()))
-        writer.call(methodcaller("describe", "provenance", self._provenance(started, failures)))
+        provenance = self._provenance(started, failures)
+        provenance |= account_entry(provenance, evidence)
+        writer.call(methodcaller("describe", "provenance", provenance))
         writer.commit(_Finished(index, start, stop, path, began, failures))
 
     def _announce(self, writer: BackgroundWriter[_Finished]) -> None:

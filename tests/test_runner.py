@@ -19,6 +19,7 @@ from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options
 from pipeline.registry import Registry
 from pipeline.runner import run
+from pipeline.store.layout import read_group
 
 POINTS = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(10, 2)
 
@@ -172,6 +173,12 @@ def test_points_that_fail_are_flagged_and_reported(tmp_path):
         assert len(results) == 10
     with h5py.File(summary.path.parent / "shards" / "shard-00002.h5") as file:
         assert json.loads(file["provenance/failures_json"][()])["8"] == "ValueError: too far"
+        said = json.loads(file["provenance/account_json"][()])  # the same once more, as one text
+        for group, entries in said.items():
+            assert entries == {name: read_group(file, group)[name] for name in entries}
+        assert set(said["certificate"]) == {"rows_checked", "rows_error", "disagreements"}
+    with h5py.File(summary.path) as file:
+        assert "account_json" not in file["provenance"]
 
 
 class Broken:

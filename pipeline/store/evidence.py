@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.store.layout import STATUS, read_group
-from pipeline.store.own_shard import CIRCUMSTANCES, Account
+from pipeline.store.own_shard import ACCOUNT, CIRCUMSTANCES, Account
 from pipeline.store.trust import open_checked
 
 Record = Mapping[str, Any]
@@ -27,6 +27,7 @@ def gather(accounts: Sequence[Account], first: Path) -> dict[str, dict[str, Any]
     """
     with open_checked(first) as file:
         groups = {name: read_group(file, name) for name in ("provenance", "certificate", "grid")}
+    groups["provenance"].pop(ACCOUNT, None)  # of that shard alone
     provenance = merge_provenance([account.provenance for account in accounts])
     certificate = merge_certificates([account.certificate for account in accounts])
     return {

@@ -7,6 +7,7 @@ anybody opens later are looked at as a whole, by `pipeline.store.trust`.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from pipeline.store.part import (
     HDF5_ERRORS,
     REMEDY,
     Content,
+    opened,
     own_dataset,
     read_content,
     require_rows,
@@ -36,6 +38,7 @@ from pipeline.store.seal import require_seal
 CIRCUMSTANCES = ("host", "slurm_job_id", "device", "torch", "threads", "git_commit")
 PROVENANCE = (*CIRCUMSTANCES, "started", "finished", "failures_json")
 CERTIFICATE = ("rows_checked", "rows_error", "disagreements")
+ACCOUNT = "account_json"  # the entry of the provenance with all of these
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,7 @@ class OwnShard:
         return Account(
             self._path.stat().st_size,
             {name: int(np.count_nonzero(codes == code)) for name, code in STATUS.items()},
-            self._entries("provenance", PROVENANCE),
-            self._entries("certificate", CERTIFICATE),
+            **self._said(),
         )
 
     def _stored(self, dataset: Dataset) -> h5d.DatasetID:
@@ -138,11 +140,47 @@ class OwnShard:
         require_rows(stored, self._path, self._points, dataset)
         return stored
 
+    def _said(self) -> dict[str, dict[str, Any]]:
+        """What it says as one text, which older files do not have: an object takes longer than a text."""
+        provenance = self._group("provenance")
+        if not provenance.links.exists(ACCOUNT.encode()):
+            return {
+                "provenance": self._entries("provenance", PROVENANCE),
+                "certificate": self._entries("certificate", CERTIFICATE),
+            }
+        said = json.loads(_value(own_dataset(provenance, self._path, ACCOUNT), ACCOUNT))
+        return _account(said["provenance"], said["certificate"])
+
+    def _group(self, name: str) -> h5g.GroupID:
+        if self._file.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+            raise StoreError(f"{self._path}: {name!r} refers to another file; {REMEDY}")
+        return h5g.open(self._file, name.encode())
+
     def _entries(self, group: str, names: Sequence[str]) -> dict[str, Any]:
-        if self._file.links.get_info(group.encode()).type != h5l.TYPE_HARD:
-            raise StoreError(f"{self._path}: {group!r} refers to another file; {REMEDY}")
-        held = h5g.open(self._file, group.encode())
+        held = self._group(group)
         return {name: _value(own_dataset(held, self._path, name), name) for name in names}
+
+
+def account_entry(provenance: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict[str, str]:
+    """Make the entry of the provenance by which a shard is put together with many others.
+
+    Args:
+        provenance: Of a shard.
+        certificate: Of the same.
+
+    Returns:
+        What a result takes over from each shard, as one text.
+    """
+    return {ACCOUNT: json.dumps(_account(provenance, certificate))}
+
+
+def _account(
+    provenance: Mapping[str, Any], certificate: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    return {
+        "provenance": {name: provenance[name] for name in PROVENANCE},
+        "certificate": {name: certificate[name] for name in CERTIFICATE},
+    }
 
 
 def _value(stored: h5d.DatasetID, name: str) -> Any:
@@ -171,12 +209,9 @@ def own_shard(path: Path, content: Content) -> Iterator[OwnShard]:
     """
     require_seal(path)
     try:
-        file = h5f.open(bytes(path), h5f.ACC_RDONLY)
-        try:
+        with opened(path) as file:
             require_content(path, read_content(file), content)
             yield OwnShard(file, path, content.stop - content.start)
-        finally:
-            file.close()
     except HDF5_ERRORS as error:
         raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5t
+from h5py import h5a, h5d, h5f, h5g, h5l, h5t
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
@@ -113,8 +113,8 @@ class Part:
 def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) -> _Checked:
     """Check all that is used of a file when values are read as they lie: no other object is touched."""
     try:
-        with h5py.File(path, "r") as file:
-            found = content if known.offsets else read_content(file.id)
+        with opened(path) as file:
+            found = content if known.offsets else read_content(file)
             if found != content:
                 raise StoreError(
                     f"{path} is not the part that belongs here: expected {content}, got {found}; {REMEDY}"
@@ -123,6 +123,23 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
             return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
     except HDF5_ERRORS as error:
         raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5f.FileID]:
+    """Open a file below h5py's own classes: there may be 10⁵, of which a few objects are looked at.
+
+    Args:
+        path: The file, whose seal has been checked.
+
+    Yields:
+        Its identifier; objects that were opened by it are to be let go before it is left.
+    """
+    file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
+    try:
+        yield file
+    finally:
+        file.close()
 
 
 def content_of(path: Path) -> Content:
@@ -139,8 +156,8 @@ def content_of(path: Path) -> Content:
     """
     try:
         require_seal(path)
-        with h5py.File(path, "r") as file:
-            return read_content(file.id)
+        with opened(path) as file:
+            return read_content(file)
     except HDF5_ERRORS as error:
         raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
 
@@ -172,9 +189,9 @@ def _attribute(file: h5g.GroupID, name: str) -> Any:
     return single.decode() if isinstance(single, bytes) else single
 
 
-def _offset(file: h5py.File, path: Path, rows: int, dataset: Dataset) -> int | None:
+def _offset(file: h5f.FileID, path: Path, rows: int, dataset: Dataset) -> int | None:
     """Where the values lie, or None where only HDF5 can read them."""
-    stored = own_dataset(file.id, path, dataset.name)
+    stored = own_dataset(file, path, dataset.name)
     require_rows(stored, path, rows, dataset)
     plain = (
         stored.get_create_plist().get_layout() == h5d.CONTIGUOUS

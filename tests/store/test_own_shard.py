@@ -1,16 +1,19 @@
 """A shard is looked at once when its run is put together: whatever is wrong with it is still found."""
 
+import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 from store.sealing import resealed
-from store.stored_runs import LAYOUT, chunk, values, write_run
+from store.stored_runs import CERTIFICATE, LAYOUT, PROVENANCE, chunk, values, write_run
 
 from pipeline.errors import GridError, StoreError
 from pipeline.grids.file import FileGrid
 from pipeline.store import result as result_module
+from pipeline.store.layout import write_group
+from pipeline.store.own_shard import ACCOUNT, account_entry
 from pipeline.store.reader import open_results
 from pipeline.store.result import assemble
 from pipeline.store.run_directory import RunDirectory, shard_ranges
@@ -130,6 +133,30 @@ def test_one_whose_evidence_is_of_another_kind(directory, value):
         del file["certificate/rows_checked"]
         file["certificate/rows_checked"] = value
     refused(directory, "'rows_checked' is no text and no number")
+
+
+def test_what_it_says_as_one_text_counts(directory):
+    """Shards of earlier versions have no such text, and may lie beside others that have it."""
+    provenance = PROVENANCE | {"host": "elsewhere", "threads": 3, "failures_json": '{"5": "bad"}'}
+    certificate = CERTIFICATE | {"rows_checked": 2, "rows_error": '{"hessian": 1e-3}'}
+    with resealed(directory.shard(1)) as file:
+        write_group(file, "provenance", account_entry(provenance, certificate))
+    end(directory)
+    with open_results(directory.result) as results:
+        hosts = json.loads(results.provenance["circumstances_json"])
+        assert [(each["host"], each["threads"]) for each in hosts] == [
+            ("here", "here"), ("elsewhere", 3),
+        ]  # fmt: skip
+        assert results.failures == {5: "bad"}
+        assert results.certificate["rows_checked"] == 4
+        assert json.loads(results.certificate["rows_error"]) == {"hessian": 1e-3}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"provenance": {}, "certificate": {}}'])
+def test_one_whose_text_says_something_else(directory, text):
+    with resealed(directory.shard(1)) as file:
+        write_group(file, "provenance", {ACCOUNT: text})
+    refused(directory, "shard-00001.h5 cannot be read: .*; remove it")
 
 
 def test_rows_that_have_changed_are_found_where_they_are_copied(directory):
