@@ -66,7 +66,7 @@ class SlurmLauncher(launch.ProcessesLauncher, _Stock or Launcher):  # type: igno
     def __init__(self, **params: Any) -> None:
         if _Stock is None:
             raise ConfigurationError(
-                ["hydra/launcher=slurm needs submitit; install pipeline-derivatives[slurm]"]
+                ["hydra/launcher=slurm needs submitit; pip install 'pipeline-derivatives[slurm]'"]
             )
         super().__init__(**params)
         if params.get("max_num_timeout"):

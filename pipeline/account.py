@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.display import spell_bytes
+from pipeline.display import aligned, evidence, spell_bytes, spell_value
 from pipeline.store.own_shard import CIRCUMSTANCES
 from pipeline.store.reader import Results
 from pipeline.store.trust import readable
@@ -46,7 +46,7 @@ def render(account: Facts) -> str:
         A few dozen lines.
     """
     blocks = [
-        "\n".join(([head] if head else []) + _aligned(rows)) for head, rows in sections(account)
+        "\n".join(([head] if head else []) + aligned(rows)) for head, rows in sections(account)
     ]
     return "\n\n".join([f"{account['result']['title']}\n{blocks[0]}", *blocks[1:]])
 
@@ -64,12 +64,12 @@ def sections(account: Facts) -> Sections:
         (name, f"{tuple(entry['shape'])} {entry['dtype']}", _unit(entry["units"]), entry["about"])
         for name, entry in account["datasets"].items()
     ]
-    origin = [(key, _spell(value)) for key, value in account["origin"].items() if value]
+    origin = [(key, spell_value(value)) for key, value in account["origin"].items() if value]
     every: Sections = [
         ("", list(_summary(account["result"]))),
         ("datasets", datasets),
         ("origin", origin),
-        ("evidence", list(_evidence(account["certificate"]))),
+        ("evidence", list(evidence(account["certificate"]))),
         ("failures", list(_failures(account["failures"]))),
     ]
     return [(head, rows) for head, rows in every if rows]
@@ -139,29 +139,6 @@ def _origin(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _evidence(certificate: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
-    widths = ", ".join(map(str, certificate["widths_checked"]))
-    yield "route", f"{certificate['route']} {certificate['mode']}"
-    yield "reference", certificate["reference"]
-    yield "compared", f"{certificate['points_checked']} points, in batches of {widths}"
-    yield "largest error", _spell(certificate["reference_error"])
-    if estimated := certificate.get("estimated_error"):
-        yield "estimated error", _spell(estimated)
-    if certificate["rows_checked"]:
-        error = _spell(certificate["rows_error"])
-        yield "while running", f"rows compared: {certificate['rows_checked']}, error {error}"
-    for key, words in (
-        ("finite_difference_residual", "finite differences"),
-        ("forward_reverse_residual", "forward - reverse"),
-        ("symmetry_residual", "asymmetry"),
-        ("rounding_error", "rounding"),
-    ):
-        if certificate[key] is not None:
-            yield words, f"{certificate[key]:.1e}"
-    yield from (("not checked", reason) for reason in certificate["unchecked"])
-    yield from (("DISAGREEMENT", reason) for reason in certificate["disagreements"])
-
-
 def _failures(failures: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
     listed = sorted(failures.items(), key=lambda entry: int(entry[0]))
     yield from ((f"point {index}", reason) for index, reason in listed[:MOST_LISTED])
@@ -173,7 +150,7 @@ def _summary(result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     files = "1 file" if result["files"] == 1 else f"{result['files']} files"
     yield "path", f"{result['path']} ({files}, {spell_bytes(result['bytes'])})"
     yield "run", result["run"]
-    yield "points", f"{result['computed']} of {result['points']}: {_spell(result['status'])}"
+    yield "points", f"{result['computed']} of {result['points']}: {spell_value(result['status'])}"
     yield from (("missing", gap) for gap in result["missing"][:MOST_LISTED])
     if len(result["missing"]) > MOST_LISTED:
         yield "…", f"{len(result['missing']) - MOST_LISTED} more gaps"
@@ -181,20 +158,3 @@ def _summary(result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
 
 def _unit(units: str) -> str:
     return "" if units == "1" else units
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_spell(entry)}" for key, entry in value.items() if entry != "")
-    if isinstance(value, list):
-        return "; ".join(map(_spell, value))
-    return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 1e-3 else str(value)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.complaints import remark, spell
 from pipeline.errors import PipelineError
-from pipeline.settings import CONF, register_schema, to_job
+from pipeline.settings import CONF, register_schema, require_single_options, to_job
 from pipeline.sweep import CURRENT
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def execute(cfg: DictConfig) -> float:
         Number of points whose derivatives are not finite: what a sweeper may minimise; NaN where
         the job was only planned.
     """
+    require_single_options(HydraConfig.get().overrides.task)
     job = to_job(cfg, _configuration_texts(cfg))
     # torch is imported here, so that --help and --cfg answer at once
     from pipeline.binding import bind_job

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from pipeline.errors import PipelineError, nearest
-from pipeline.settings import CONF, Schema
+from pipeline.settings import CONF, Schema, several_options
 
 KEYS = {field.name: str(field.type) for field in fields(Schema)}
 TYPES = {
@@ -31,8 +31,8 @@ def spell(error: BaseException, words: Sequence[str]) -> str:
     Returns:
         The message; the error's own text where there is nothing better.
     """
-    if isinstance(error, PipelineError):
-        return str(error)
+    if own := _own(error):
+        return str(own)
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     for pattern, say in COMPLAINTS:
         match = re.search(pattern, text)
@@ -53,6 +53,13 @@ def remark(words: Sequence[str]) -> str:
     dashed = [word for word in words if re.match(r"--?[a-z_.]+=", word)]
     fitting = [word for word in dashed if word.lstrip("-").split("=")[0].split(".")[0] in KEYS]
     return f"settings are written without dashes: {fitting[0].lstrip('-')}" if fitting else ""
+
+
+def _own(error: BaseException | None) -> PipelineError | None:
+    """The error of this project that another one is about, such as Hydra's of a launcher."""
+    while error is not None and not isinstance(error, PipelineError):
+        error = error.__cause__
+    return error
 
 
 def _unknown_key(match: re.Match[str], text: str, words: Sequence[str]) -> str:
@@ -78,8 +85,11 @@ def _unknown_option(match: re.Match[str], text: str, words: Sequence[str]) -> st
     group, option = match[1], match[2]
     listed = re.search(r"Available options in '[^']*':\n((?:\t\S+\n)+)", text)
     known = listed[1].split() if listed else _options(group)
-    plugin = " A plugin's kind: grid=plugin grid.name=…" if group == "grid" else ""
-    return f"{group}={option} is unknown. {nearest(option, known)}{plugin}"
+    more = {
+        "grid": " A plugin's kind: grid=plugin grid.name=…",
+        "hydra/sweeper": " For optuna: pip install 'pipeline-derivatives[optuna]'",
+    }
+    return f"{group}={option} is unknown. {nearest(option, known)}{more.get(group, '')}"
 
 
 def _not_an_assignment(match: re.Match[str], text: str, words: Sequence[str]) -> str:
@@ -104,6 +114,8 @@ def _unreadable(match: re.Match[str], text: str, words: Sequence[str]) -> str:
 
 def _several(match: re.Match[str], text: str, words: Sequence[str]) -> str:
     key, _, value = match[1].partition("=")
+    if key in _groups():
+        return several_options(key, value)
     return (
         f"{match[1]} is several values; write one list as '{key}=[{value}]', "
         f"or a sweep over them with -m: python -m pipeline -m {match[1]}"

@@ -1,20 +1,21 @@
-"""Small tables for notebooks, in which everything is escaped; sizes in words."""
+"""Small tables for terminals and, with everything escaped, notebooks; sizes, values and evidence in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
 LONGEST = 300  # letters of a cell
 LEFT = "text-align:left;vertical-align:top"
 
 
-def card(title: str, facts: Mapping[str, object]) -> str:
+def card(title: str, facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> str:
     """Show names and values below a title.
 
     Args:
         title: Of what.
-        facts: Name -> value.
+        facts: Names and values, of which a name may come twice.
 
     Returns:
         HTML.
@@ -23,7 +24,8 @@ def card(title: str, facts: Mapping[str, object]) -> str:
         >>> card("A <b>", {"x": 1})[:37]
         '<div><strong>A &lt;b&gt;</strong><tab'
     """
-    return f"<div><strong>{escape(title)}</strong>{table((), facts.items())}</div>"
+    rows = facts.items() if isinstance(facts, Mapping) else facts
+    return f"<div><strong>{escape(title)}</strong>{table((), rows)}</div>"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -65,3 +67,77 @@ def spell_bytes(count: float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def spell_value(value: Any) -> str:
+    """Say a value on one line.
+
+    Args:
+        value: Nested mappings and sequences of numbers and texts.
+
+    Returns:
+        Names and values with commas, entries of lists with semicolons.
+
+    Example:
+        >>> spell_value({"a": 1.0, "b": [2, 3e-7]})
+        'a 1.0, b 2; 3.0e-07'
+    """
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {spell_value(entry)}" for key, entry in value.items() if entry != ""
+        )
+    if isinstance(value, list):
+        return "; ".join(map(spell_value, value))
+    return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 1e-3 else str(value)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Write rows in columns.
+
+    Args:
+        rows: Cells, of every row as many; at least one row.
+
+    Returns:
+        A line for each.
+
+    Example:
+        >>> aligned([("a", "1"), ("bc", "2")])
+        ['  a   1', '  bc  2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def evidence(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Put a certificate into words.
+
+    Args:
+        certificate: As `pipeline.autograd.certificate.Certificate.record` gives it, or a file.
+
+    Yields:
+        What, and how it came out.
+    """
+    widths = ", ".join(map(str, certificate["widths_checked"]))
+    yield "route", f"{certificate['route']} {certificate['mode']}"
+    yield "reference", certificate["reference"]
+    yield "compared", f"{certificate['points_checked']} points, in batches of {widths}"
+    yield "largest error", spell_value(certificate["reference_error"])
+    if estimated := certificate.get("estimated_error"):
+        yield "estimated error", spell_value(estimated)
+    if certificate["rows_checked"]:
+        error = spell_value(certificate["rows_error"])
+        yield "while running", f"rows compared: {certificate['rows_checked']}, error {error}"
+    for key, words in (
+        ("finite_difference_residual", "finite differences"),
+        ("forward_reverse_residual", "forward - reverse"),
+        ("symmetry_residual", "asymmetry"),
+        ("rounding_error", "rounding"),
+    ):
+        if certificate[key] is not None:
+            yield words, f"{certificate[key]:.1e}"
+    yield from (("not checked", reason) for reason in certificate["unchecked"])
+    yield from (("DISAGREEMENT", reason) for reason in certificate["disagreements"])

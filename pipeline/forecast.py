@@ -15,7 +15,7 @@ import torch
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.routes import ROUTES
-from pipeline.display import spell_bytes
+from pipeline.display import aligned, evidence, spell_bytes
 from pipeline.distribution import as_worker
 from pipeline.errors import StoreError
 from pipeline.execution import prepare_run, threads
@@ -119,8 +119,8 @@ class Forecast:
                 "routes, the one in use first:",
                 self.evaluator.plan.explain(),
                 "",
-                "certificate:",
-                *(f"{name}: {value}" for name, value in certificate.items()),
+                "evidence",
+                *aligned(list(evidence(certificate))),
                 "",
                 "dry run: nothing was written",
             ]

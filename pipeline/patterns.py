@@ -49,7 +49,7 @@ def read_pattern(given: Any) -> Pattern:
     except ImportError:
         raise ConfigurationError(
             [
-                f"pattern: SciPy is not installed, which reads {suffix}; install pipeline-derivatives[sparse]"
+                f"pattern: SciPy is not installed, which reads {suffix}; pip install 'pipeline-derivatives[sparse]'"
             ]
         ) from None
     except UNREADABLE as error:

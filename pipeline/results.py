@@ -130,7 +130,9 @@ def _report(given: argparse.Namespace) -> int:
     try:
         from pipeline.report.page import write_report
     except ImportError as error:
-        raise PipelineError(f"{error}; install pipeline-derivatives[report]") from error
+        raise PipelineError(
+            f"a report needs matplotlib and Jinja2 ({error}); pip install 'pipeline-derivatives[report]'"
+        ) from error
     with open_results(given.path, edited=given.edited) as results:
         target = given.target or results.account.with_name("report.html")
         points = select_points(given.points, len(results)) if given.points else ()

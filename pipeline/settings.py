@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,47 @@ def register_configs() -> None:
 def _is_own(item: Any) -> bool:
     """Whether an item of our defaults list makes sense inside another application."""
     return item == "schema" or (isinstance(item, dict) and set(item) <= {*GROUPS, "store"})
+
+
+def require_single_options(overrides: Sequence[str]) -> None:
+    """Refuse a list of options of one group, of which Hydra would silently keep the last.
+
+    Args:
+        overrides: Words of the command line.
+
+    Raises:
+        ConfigurationError: One of them gives a list.
+    """
+    groups = "|".join((*GROUPS, "store"))
+    lists = [
+        found
+        for word in overrides
+        if (found := re.fullmatch(rf"(.*/)?({groups})(@[\w.]+)?=\[(.*)\]", word))
+    ]
+    if lists:
+        raise ConfigurationError([several_options(found[2], found[4]) for found in lists])
+
+
+def several_options(group: str, options: str) -> str:
+    """Say what to write in place of several options of one group.
+
+    Args:
+        group: The group.
+        options: Its options, with commas between them.
+
+    Returns:
+        One sentence.
+    """
+    names = [name.strip() for name in options.split(",")]
+    instead = "choose one"
+    if group == "job":
+        instead = (
+            f"one job with all is 'job.operators=[{','.join(names)}]' job.name={'_'.join(names)}"
+        )
+    return (
+        f"{group}: expected one option, got {', '.join(names)}; {instead}, "
+        f"and a sweep over them python -m pipeline -m {group}={','.join(names)}"
+    )
 
 
 def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:

@@ -6,8 +6,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.complaints import remark, spell
-from pipeline.errors import PipelineError
-from pipeline.settings import CONF, register_schema, to_job
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.settings import CONF, register_schema, require_single_options, to_job
 
 WRONG = {
     "functoin=ackley": "configuration key 'functoin' is unknown. Did you mean 'function'",
@@ -17,6 +17,7 @@ WRONG = {
     "grid=sobol grid.distribution=normal": "is unknown with grid=sobol. It belongs to grid=random",
     "job=hesian": "job=hesian is unknown. Did you mean 'hessian'? Known: all, derivative",
     "grid=circle": "A plugin's kind: grid=plugin grid.name=…",
+    "hydra/sweeper=optna": "For optuna: pip install 'pipeline-derivatives[optuna]'",
     "job=": "job= is unknown. Known: all",
     "experiment=lj12_modes": "experiment=lj12_modes is unknown. Did you mean 'lj13_modes'",
     "job": "expected key=value, got 'job'; write job=…",
@@ -70,6 +71,35 @@ def test_a_wrong_word_gets_one_message_with_the_right_one(line):
 def test_several_values_without_a_sweep(cli):
     said = cli("grid.lower=-1,1").stderr  # only the program itself asks for -m
     assert "write one list as 'grid.lower=[-1,1]', or a sweep over them with -m" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("job=[gradient,hessian]", "'job.operators=[gradient,hessian]' job.name=gradient_hessian"),
+        ("job=gradient,hessian", "'job.operators=[gradient,hessian]' job.name=gradient_hessian"),
+        ("grid=[sobol, random]", "choose one, and a sweep over them python -m pipeline -m grid=sobol,random"),
+    ],
+)  # fmt: skip
+def test_several_options_of_a_group_are_never_one_of_them(cli, tmp_path, word, said):
+    done = cli(word, "grid.count=3")
+    assert done.returncode == 1
+    assert f"{word[: word.index('=')]}: expected one option, got " in done.stderr
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", ["store=[plain,compact]", "pipeline/job@derivatives.job=[hvp]"])
+def test_lists_of_options_are_found_in_any_application(word):
+    with pytest.raises(ConfigurationError, match="(job|store): expected one option, got"):
+        require_single_options(["seed=1", "wrt=[0,1]", word])
+    require_single_options(["seed=1", "wrt=[0,1]", "job.operators=[hvp]", "experiment=[a,b]"])
+
+
+def test_an_error_of_ours_inside_of_one_of_hydra_is_ours():
+    error = HydraException("Error in call to target")
+    error.__cause__ = ConfigurationError(["install it"])
+    assert spell(error, []) == "install it"
 
 
 def test_settings_are_written_without_dashes(cli):

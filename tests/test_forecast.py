@@ -56,6 +56,13 @@ def test_what_is_foretold_is_what_the_run_does(tmp_path):
     assert "as this run was begun" in again.describe()
 
 
+def test_the_evidence_is_told_in_the_words_of_results_show(tmp_path):
+    text = forecast_of(job_of(tmp_path)).describe()
+    assert "evidence\n  route " in text
+    assert re.search(r"^  compared +\d+ points, in batches of 1, ", text, flags=re.MULTILINE)
+    assert "_checked" not in text
+
+
 def test_a_larger_result_is_not_copied(tmp_path):
     work = Work(job_of(tmp_path), *bind_job(job_of(tmp_path), build_registry()))
     told = forecast_of(job_of(tmp_path))

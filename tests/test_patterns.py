@@ -143,7 +143,7 @@ def test_scipy_may_be_missing(tmp_path, monkeypatch):
     scipy.sparse.save_npz(tmp_path / "band.npz", scipy.sparse.csr_array(BAND))
     monkeypatch.setitem(__import__("sys").modules, "scipy.sparse", None)
     with pytest.raises(
-        ConfigurationError, match=r"SciPy is not installed, which reads .npz; install pipe"
+        ConfigurationError, match=r"SciPy is not installed, which reads .npz; pip install 'pipe"
     ):
         read_pattern(tmp_path / "band.npz")
 

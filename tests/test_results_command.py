@@ -352,4 +352,4 @@ def test_a_table_of_too_many_rows(run, tmp_path, monkeypatch, capsys):
 def test_without_zarr(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert results.main(["export", str(run), str(tmp_path / "a.zarr")]) == 1
-    assert "install pipeline-derivatives[zarr]" in capsys.readouterr().err
+    assert "pip install 'pipeline-derivatives[zarr]'" in capsys.readouterr().err

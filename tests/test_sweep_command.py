@@ -158,5 +158,5 @@ def test_the_slurm_launcher_says_what_has_to_be_installed(monkeypatch):
     from hydra_plugins import pipeline_launchers
 
     monkeypatch.setattr(pipeline_launchers, "_Stock", None)
-    with pytest.raises(ConfigurationError, match=r"install pipeline-derivatives\[slurm\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'pipeline-derivatives\[slurm\]'"):
         pipeline_launchers.SlurmLauncher()

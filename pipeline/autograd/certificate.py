@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.display import card
+from pipeline.display import card, evidence
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,7 @@ class Certificate:
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        known = {name.replace("_", " "): value for name, value in self.record().items()}
-        return card(
-            "Certificate",
-            {name: value for name, value in known.items() if value not in (None, (), {})},
-        )
+        return card("Certificate", evidence(self.record()))
 
 
 def symmetry_residual(level: Tensor, order: int) -> float | None:

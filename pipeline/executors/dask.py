@@ -83,7 +83,7 @@ def build(
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ConfigurationError(
-            ["executor=dask needs dask; install pipeline-derivatives[dask]"]
+            ["executor=dask needs dask; pip install 'pipeline-derivatives[dask]'"]
         ) from error
     if address and scheduler_file:
         raise ConfigurationError(

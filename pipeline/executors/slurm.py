@@ -284,7 +284,7 @@ def build(
     """
     if find_spec("submitit") is None:
         raise ConfigurationError(
-            ["executor=slurm needs submitit; install pipeline-derivatives[slurm]"]
+            ["executor=slurm needs submitit; pip install 'pipeline-derivatives[slurm]'"]
         )
     counts = {"workers": workers, "chunks": chunks, "timeout_min": timeout_min, "cpus": cpus}
     faults = [

@@ -44,7 +44,7 @@ def write_h5ad(results: Results, arrays: Sequence[RowArray], target: Path) -> No
         from pandas import Categorical, DataFrame
     except ImportError as error:
         raise StoreError(
-            "AnnData is not installed; install pipeline-derivatives[anndata]"
+            "AnnData is not installed; pip install 'pipeline-derivatives[anndata]'"
         ) from error
     matrix = _highest(results, arrays)
     words = sorted(STATUS, key=STATUS.__getitem__)

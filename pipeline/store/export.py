@@ -107,7 +107,9 @@ def _write_zarr(
     try:
         import zarr
     except ImportError as error:
-        raise StoreError("Zarr is not installed; install pipeline-derivatives[zarr]") from error
+        raise StoreError(
+            "Zarr is not installed; pip install 'pipeline-derivatives[zarr]'"
+        ) from error
     group = zarr.open_group(target, mode="w-", zarr_format=3)
     group.attrs.update({key: _plain(value) for key, value in results.attrs.items()})
     for array in arrays:

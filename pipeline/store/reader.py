@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from pipeline.store.seal import require_seal
 from pipeline.store.trust import open_checked
 
 __all__ = ["Results", "open_results"]
+
+MOST_NAMED = 8  # runs, in a message
 
 
 def open_results(path: str | Path, *, edited: bool = False) -> Results:
@@ -45,15 +47,31 @@ def open_results(path: str | Path, *, edited: bool = False) -> Results:
     """
     place = Path(path).absolute()  # files are opened later, perhaps elsewhere
     files = OpenFiles(edited)
+    if not place.exists():
+        raise StoreError(f"there is no {place}; check the path: a job says where its result is")
     if not place.is_dir():
         return _open_file(place, files)
     if (place / RESULT).is_file():
         return _open_file(place / RESULT, files)
     if not RunDirectory(place).finished_shards():
-        runs = sorted(file.parent.name for file in place.glob(f"*/{RESULT}"))
-        below = f"; it holds the runs {', '.join(runs[:8])}: choose one" if runs else ""
-        raise StoreError(f"{place}: expected result.h5 or shards of a run, found neither{below}")
+        raise StoreError(
+            f"{place}: expected result.h5 or shards of a run, found neither; {_nearby(place)}"
+        )
     return _open_shards(place, files, _planned_points(place))
+
+
+def _nearby(place: Path) -> str:
+    """Say what to give in place of a folder that is no run."""
+    if (place.parent / PLAN).is_file():
+        return f"it is a part of the run {place.parent}: give that"
+    for depth in ("*", "*/*", "*/*/*"):  # <job>/<function>/<run id>
+        names = (place.glob(f"{depth}/{name}") for name in (RESULT, PLAN))
+        found = {file.parent for file in islice(chain(*names), 2 * MOST_NAMED + 2)}
+        if found:
+            runs = sorted(str(folder.relative_to(place)) for folder in found)[:MOST_NAMED]
+            more = " and more" if len(found) > MOST_NAMED else ""
+            return f"it holds the runs {', '.join(runs)}{more}: choose one"
+    return "a job says where its result is"
 
 
 def _open_file(path: Path, files: OpenFiles) -> Results:

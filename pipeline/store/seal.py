@@ -21,6 +21,7 @@ from h5py import h5d
 from pipeline.errors import StoreError
 
 MAGIC = b"PDSEAL1\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
 TAIL = struct.Struct("<QQII8s")  # bytes of HDF5, number of ranges, two sums, magic
 RANGE = 16  # bytes of a range: offset and length, unsigned and little-endian
 BLOCK = 1 << 20  # bytes read at a time
@@ -116,6 +117,11 @@ def require_seal(path: Path) -> None:
 
 def _check(descriptor: int, path: Path) -> None:
     found = _read(descriptor)
+    if found is None and os.pread(descriptor, len(SIGNATURE), 0) != SIGNATURE:
+        raise StoreError(
+            f"{path} is no HDF5 file; expected result.h5, a shard, or the folder of a run; if it was one, "
+            f"{REMEDY}"
+        )
     if found is None:
         raise StoreError(
             f"{path} has no seal at its end: it was cut off, changed since it was written, or written by "

@@ -116,7 +116,7 @@ class SparseRows:
             from scipy.sparse import csr_array
         except ImportError as error:
             raise StoreError(
-                "SciPy is not installed; install pipeline-derivatives[sparse], or use to_torch or to_dense"
+                "SciPy is not installed; pip install 'pipeline-derivatives[sparse]', or use to_torch or to_dense"
             ) from error
         return csr_array((values, self.indices, self.indptr), shape=self.shape[1:])
 

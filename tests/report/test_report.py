@@ -261,7 +261,7 @@ def test_a_real_browser_shows_every_picture_without_a_network(plane, tmp_path):
 def test_the_command_says_what_has_to_be_installed(plane, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pipeline.report.page", None)
     assert results.main(["report", str(plane.path), str(tmp_path / "a.html")]) == 1
-    assert "install pipeline-derivatives[report]" in capsys.readouterr().err
+    assert "pip install 'pipeline-derivatives[report]'" in capsys.readouterr().err
 
 
 def test_one_point_is_one_point():

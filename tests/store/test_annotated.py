@@ -112,5 +112,5 @@ def test_without_anndata(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "anndata", None)
     with pipeline.run(chain, POINTS, "value", output_dir=tmp_path) as stored:
         assert commands.main(["export", str(stored.path), str(tmp_path / "a.h5ad")]) == 1
-    assert "install pipeline-derivatives[anndata]" in capsys.readouterr().err
+    assert "pip install 'pipeline-derivatives[anndata]'" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.h5ad*"))

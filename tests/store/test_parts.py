@@ -84,9 +84,11 @@ def test_a_shard_that_has_changed_is_not_read(run, change):
             if change in ("shape", "dtype"):
                 file["x"] = np.zeros((4, 3)) if change == "shape" else np.zeros((5, 3), "f4")
     with open_results(directory.path) as results:
-        expected = {"text": "no seal", "gone": "cannot be read", "run_id": "cannot be read"}.get(
-            change, r"x has to be float64 \(5, 3\)"
-        )
+        expected = {
+            "text": "no HDF5 file",
+            "gone": "cannot be read",
+            "run_id": "cannot be read",
+        }.get(change, r"x has to be float64 \(5, 3\)")
         with pytest.raises(
             StoreError, match=f"{expected}.*remove it and run the same command again"
         ):

@@ -271,10 +271,12 @@ def test_what_is_no_result_is_refused(tmp_path):
     (tmp_path / "7f3a" / "result.h5").touch()
     with pytest.raises(StoreError, match="it holds the runs 7f3a: choose one"):
         open_results(tmp_path)
-    with pytest.raises(StoreError, match="nowhere cannot be opened: .*; check the path"):
+    with pytest.raises(StoreError, match="there is no .*nowhere; check the path: a job says where"):
         open_results(tmp_path / "nowhere")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(StoreError, match="has no seal at its end"):
+    with pytest.raises(
+        StoreError, match="text.h5 is no HDF5 file; expected result.h5, a shard, or"
+    ):
         open_results(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["schema"] = "something else"
@@ -284,6 +286,28 @@ def test_what_is_no_result_is_refused(tmp_path):
         StoreError, match=f"expected a file of schema '{SCHEMA}', got 'something else'"
     ):
         open_results(tmp_path / "other.h5", edited=True)
+
+
+def test_a_folder_above_or_below_a_run_names_it(tmp_path):
+    run = tmp_path / "hessian" / "chain" / "7f3a"
+    (run / "shards").mkdir(parents=True)
+    with pytest.raises(StoreError, match="found neither; a job says where its result is"):
+        open_results(tmp_path)
+    (run / "run.json").touch()
+    for place, name in (
+        (tmp_path, "hessian/chain/7f3a"),
+        (tmp_path / "hessian", "chain/7f3a"),
+        (run.parent, "7f3a"),
+    ):
+        with pytest.raises(StoreError, match=f"it holds the runs {name}: choose one"):
+            open_results(place)
+    with pytest.raises(StoreError, match="it is a part of the run .*7f3a: give that"):
+        open_results(run / "shards")
+    for index in range(9):
+        (run.parent / str(index)).mkdir()
+        (run.parent / str(index) / "result.h5").touch()
+    with pytest.raises(StoreError, match=r"(\w+, ){7}\w+ and more: choose one"):
+        open_results(run.parent)
 
 
 def test_temporaries_of_what_somebody_else_has_committed_are_removed(tmp_path):
