@@ -26,6 +26,9 @@ class Follow(TorchFunctionMode):
         inputs: The inputs.
         notice: Called before the call with its name, without underscores around it and `linalg_`
             before it, its arguments and its options.
+
+    Attributes:
+        call: The function that is being called, for those who are told.
     """
 
     def __init__(self, inputs: tuple[Tensor, ...], notice: Notice) -> None:
@@ -33,6 +36,7 @@ class Follow(TorchFunctionMode):
         # kept alive, so that no id is used again
         self._dependent: dict[int, Any] = {id(each): each for each in inputs}
         self._notice = notice
+        self.call: Any = None
 
     def is_held(self, value: Any) -> bool:
         """Whether a value is a tensor that does not depend on an input."""
@@ -43,6 +47,7 @@ class Follow(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
         depends = any(id(value) in self._dependent for value in _tensors((args, kwargs)))
         if depends:
+            self.call = func
             self._notice(name, args, kwargs)
         result = func(*args, **kwargs)
         if depends:

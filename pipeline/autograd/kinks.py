@@ -9,7 +9,6 @@ join smoothly it is flagged as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.autograd.both_sides import SMOOTH, jumps
 from pipeline.autograd.discrete import DISCRETE
 from pipeline.autograd.finite_difference import beside
 from pipeline.autograd.following import Follow
@@ -106,12 +106,7 @@ def _degenerate(values_of: Callable[[Tensor], Tensor]) -> Condition:
 
 
 def _norm(x: Tensor, *args: Any, **options: Any) -> Tensor:
-    order = options.get("p", options.get("ord", args[0] if args else 2))
     dim = options.get("dim", args[1] if len(args) > 1 else None)
-    if order == 1:
-        return x == 0
-    if order in (math.inf, -math.inf):
-        return _ties(x.abs(), **({"dim": dim} if isinstance(dim, int) else {}))
     return (x * x).sum() == 0 if dim is None else (x * x).sum(dim) == 0
 
 
@@ -121,6 +116,10 @@ def _all_equal(x: Tensor, *args: Any, **options: Any) -> Tensor:
 
 def _length(x: Tensor, p: float = 2.0, dim: Any = 1, **options: Any) -> Tensor:
     return (x * x).sum(dim) == 0
+
+
+def _either_length(x: Tensor, y: Tensor, dim: int = 1, *args: Any, **options: Any) -> Tensor:
+    return _length(x, dim=dim) | _length(y, dim=dim)
 
 
 def _half(x: Tensor, *args: Any, decimals: int = 0, **options: Any) -> Tensor:
@@ -206,8 +205,10 @@ NAMES = (
     (_pole, "lgamma gammaln digamma psi polygamma"),
     (_all_equal, "std"),
     (_length, "normalize"),
+    (_either_length, "cosine_similarity"),
     (_half, "round"),
 )
+LENGTHS = ["norm", "vector_norm", "matrix_norm", "dist", "cdist", "pdist", "pairwise_distance"]
 ORDERED: dict[str, Ordered] = {
     "sinc": _sinc,
     "i1": _bessel(3, NEVER),
@@ -222,6 +223,17 @@ CONDITIONS: dict[str, Condition] = {
     **{name: condition for condition, names in NAMES for name in names.split()},
     **DISCRETE,
 }
+KNOWN = SMOOTH | CONDITIONS.keys() | ORDERED.keys()
+
+
+def _is_unknown(name: str, args: Any, options: Any) -> bool:
+    """Whether nothing is known of a call; of a length, only where it has the usual order."""
+    if name.removeprefix("special_") not in KNOWN:
+        return True
+    given = [*args[1:], options.get("p", 2), options.get("ord", 2)]
+    orders = [order for order in given if isinstance(order, int | float | str)]
+    is_matrix = name == "norm" and args[0].ndim > 1 and bool(args[1:] or options)
+    return name in LENGTHS and (is_matrix or any(order != 2 for order in orders))
 
 
 def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:
@@ -242,11 +254,14 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
     variables = request.variables(points)
     step = 64 * (beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0])
     always = _beside(request, points[0], step)
+    is_everywhere = request.variable is WHOLE and not any(
+        _looks(request, point) for point in points
+    )
 
     def flag(point: Tensor) -> Tensor:
         met = _watched(*request.at(point), request.order)
-        # what is held meets a comparison at some points and not at others
-        nearby = always if request.variable is WHOLE else _beside(request, point, step)
+        # what is held meets a comparison at some points and not at others, and so does what is largest
+        nearby = always if is_everywhere else _beside(request, point, step)
         same = [one.shape for one in met] == [one.shape for one in nearby]
         kinks = [one & ~other for one, other in zip(met, nearby, strict=True)] if same else met
         flags = [kink.any() for kink in kinks]
@@ -269,6 +284,16 @@ def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
     return []
 
 
+def _looks(request: Request, point: Tensor) -> bool:
+    """Whether there is a call that is looked at from both sides."""
+    found = []
+    g, z = request.at(point)
+    z = z.clone()
+    with torch.no_grad(), Follow((z,), lambda *call: found.append(_is_unknown(*call))):
+        g(z)
+    return any(found)
+
+
 def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:
     """Where each call that depends on the input meets its kink."""
     met: list[Tensor] = []
@@ -281,6 +306,9 @@ def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tenso
         if name in ORDERED:
             others = [None if follow.is_held(value) else value for value in args[1:]]
             at = ORDERED[name](args[0], order, *others, **options)
+            met.extend([] if at is None else [at])
+        if _is_unknown(name, args, options):
+            at = jumps(follow.call, args, options, follow.is_held, order)
             met.extend([] if at is None else [at])
 
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Points that lie exactly on a kink are flagged, others are not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ POINTS = torch.tensor(
     dtype=torch.float64,
 )
 ZERO = torch.zeros(3, dtype=torch.float64)
+ONE, CLASS, GROUPS = torch.ones(1), torch.tensor([0]), torch.tensor([0, 0, 1])
+IMAGE = torch.arange(12, dtype=torch.float64).reshape(1, 1, 3, 4) ** 2
 BORDERS = torch.tensor([0.0, 0.3], dtype=torch.float64)
 
 
@@ -74,6 +77,60 @@ KINKS = {
     "eigenvalues": (lambda x: torch.linalg.eigvalsh(torch.diag(x))[0], [0, 1, 0, 0, 0]),
     "singular": (lambda x: torch.linalg.svdvals(torch.diag(x))[0], [0, 1, 0, 1, 1]),
     "huber": (lambda x: functional.huber_loss(x, ZERO, delta=0.5), [0, 0, 0, 1, 0]),
+    "norm_inf_of_matrix": (
+        lambda x: torch.linalg.vector_norm(torch.outer(x[:1], x), math.inf, dim=(0, 1)),
+        [1, 0, 0, 1, 0],
+    ),
+    "spectral_norm": (lambda x: torch.linalg.norm(torch.diag(x), 2), [0, 0, 0, 1, 0]),
+    "sum_of_columns": (lambda x: torch.linalg.norm(torch.diag(x), 1), [0, 0, 0, 1, 0]),
+    "condition": (lambda x: torch.linalg.cond(torch.diag(x + 4)), [0, 1, 0, 0, 0]),
+    "distances": (lambda x: torch.cdist(x[:2, None], x[1:, None]).sum(), [0, 1, 0, 0, 0]),
+    "largest_distance": (
+        lambda x: torch.cdist(torch.stack([x[:2], 2 * x[:2]]), x[1:][None], p=math.inf).sum(),
+        [1, 0, 0, 0, 0],
+    ),
+    "margin_of_classes": (lambda x: functional.multi_margin_loss(x[None], CLASS), [0, 0, 0, 1, 0]),
+    "margin_of_labels": (
+        lambda x: functional.multilabel_margin_loss(x[None], torch.tensor([[0, -1, -1]])),
+        [0, 0, 0, 1, 0],
+    ),
+    "margin_of_ranks": (
+        lambda x: functional.margin_ranking_loss(x[:1], x[1:2], ONE, margin=1.0),
+        [0, 0, 0, 1, 0],
+    ),
+    "margin_of_triplets": (
+        lambda x: functional.triplet_margin_loss(x[None, :1], x[None, 2:], x[None, 1:2], eps=0.0),
+        [0, 1, 0, 0, 0],
+    ),
+    "hinge": (lambda x: functional.hinge_embedding_loss(x, -torch.ones(3)), [1, 1, 0, 0, 0]),
+    "angle": (lambda x: x.angle().sum(), [1, 0, 0, 0, 0]),
+    "complex_angle": (lambda x: torch.complex(x[:1], x[1:2] - x[1:2]).angle(), [1, 0, 0, 0, 0]),
+    "reduced": (
+        lambda x: x.new_zeros(2).scatter_reduce(0, GROUPS, x, "amax", include_self=False).sum(),
+        [0, 1, 0, 0, 0],
+    ),
+    "reduced_in_place": (
+        lambda x: x.new_full((2,), 9.0).scatter_reduce_(0, GROUPS, x, "amin").sum(),
+        [0, 1, 0, 0, 0],
+    ),
+    "similarity": (
+        lambda x: functional.cosine_similarity(torch.stack([x[0], 2 * x[0]]), x[1:], dim=0),
+        [1, 0, 0, 0, 0],
+    ),
+    "cells": (
+        lambda x: functional.grid_sample(
+            IMAGE, x[:2].reshape(1, 1, 1, 2), align_corners=True
+        ).sum(),
+        [1, 1, 0, 0, 0],
+    ),
+    "lengths_of_windows": (
+        lambda x: functional.lp_pool1d((x[:2] - x[1])[None], 2.0, 2).sum(),
+        [0, 1, 0, 0, 0],
+    ),
+    "different": (lambda x: x.unique().sum(), [0, 1, 0, 0, 0]),
+    "mantissa": (lambda x: torch.frexp(x)[0].sum(), [1, 1, 0, 1, 0]),
+    "median": (lambda x: x.median(), [0, 1, 0, 0, 0]),
+    "remainder": (lambda x: torch.remainder(x[1], 0.5) * x[2], [1, 1, 0, 1, 1]),
     "padded": (padded, [1, 0, 0, 0, 0]),
     "with_itself": (lambda x: torch.maximum(x, x.flip(0)).sum(), [0, 0, 0, 0, 0]),
 }
@@ -84,6 +141,34 @@ SMOOTH = {
     "triangle": lambda x: torch.triu(torch.outer(x, x)).sum(),
     "constant": lambda x: x.sum() * torch.tensor([-1.0, 0.0]).abs().sum(),
 }
+
+
+SMOOTH_BUT_UNKNOWN = {
+    "bessel": lambda x: torch.special.bessel_j0(x).sum(),
+    "zeta": lambda x: torch.special.zeta(x + 5, 1.5).sum(),
+    "renorm": lambda x: torch.renorm(x[None] + 4, 2, 0, 1.0).sum(),
+    "cubed": lambda x: torch.linalg.vector_norm(x[1:] + 10, 3),
+    "smooth_between": lambda x: functional.grid_sample(
+        IMAGE, (x[:2] / 7 + 0.05).reshape(1, 1, 1, 2), align_corners=True
+    ).sum(),
+}
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("name", SMOOTH_BUT_UNKNOWN)
+def test_what_is_not_known_but_smooth_is_not_flagged(name, order):
+    f = SMOOTH_BUT_UNKNOWN[name]
+    find = kink_finder(replace(request(f), orders=(order,)), POINTS)
+    assert find is None or not find(POINTS).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_status_tells_of_a_margin(dtype):
+    points = POINTS[:, :2].to(dtype)
+    found = pipeline.evaluate(
+        lambda x: functional.margin_ranking_loss(x[:1], x[1:], ONE, margin=1.0), points, "gradient"
+    )
+    assert found.status.tolist() == [OK, OK, OK, NONSMOOTH, OK]
 
 
 @pytest.mark.parametrize("name", KINKS)
