@@ -12,7 +12,8 @@ from pipeline.errors import StoreError
 from pipeline.store.checksum import spell_crc32
 from pipeline.store.layout import read_group
 from pipeline.store.reader import Results
-from pipeline.store.trust import open_checked, readable
+from pipeline.store.run_directory import SHARD_NAME
+from pipeline.store.trust import open_checked, readable, require_view
 
 BLOCK = 16 << 20  # bytes read at a time
 
@@ -29,6 +30,22 @@ def check_files(results: Results) -> list[str]:
     faults = [f"points {start} to {stop - 1} are missing" for start, stop in results.missing()]
     for path in results.files:
         faults += check_file(path, results.edited)
+    return [*faults, *_check_views(results)]
+
+
+def _check_views(results: Results) -> list[str]:
+    """Look at the files that stand between a result and many shards, by which other programs read."""
+    faults = []
+    with open_checked(results.account, results.edited) as file, readable(results.account):
+        status = file["status"]
+        shown = [each.file_name for each in status.virtual_sources()] if status.is_virtual else []
+    for name in shown:
+        if SHARD_NAME.fullmatch(Path(name).name):
+            continue
+        try:
+            require_view(results.account.parent / name, results.edited)
+        except StoreError as error:
+            faults.append(str(error))
     return faults
 
 

@@ -27,6 +27,7 @@ FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLE
 DENSEST = {"none": 1, "gzip": 1100, "zstd": 40_000}
 MOST_ENTRIES = 1 << 20  # numbers of an entry of a group
 SOURCE = re.compile(rf"{SHARDS}/(shard|view-\d{{5,}})-\d{{5,}}\.h5")
+SHARD_BESIDE = re.compile(r"shard-\d{5,}\.h5")
 REMEDY = "take it from a copy, or remove it and run the same command again"
 # what h5py raises for damaged files: nearly anything
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
@@ -97,6 +98,31 @@ def _check(file: h5py.File, path: Path) -> None:
         if name in file:
             _require_hard_link(file, name, path)
             _check_entries(file[name], path)
+
+
+def require_view(path: Path, edited: bool = False) -> None:
+    """Refuse a view of many shards that is damaged, or shows anything but the shards beside it.
+
+    Args:
+        path: The view: only other programs read by it.
+        edited: Whether it may have been changed since it was written.
+
+    Raises:
+        StoreError: It cannot be trusted.
+    """
+    if not edited:
+        require_seal(path)
+    with readable(path), h5py.File(path, "r") as file:
+        for name in file:
+            _require_hard_link(file, name, path)
+            stored = file[name]
+            shown = stored.virtual_sources() if stored.is_virtual else []
+            if not shown or not all(
+                SHARD_BESIDE.fullmatch(each.file_name) and each.dset_name == name for each in shown
+            ):
+                raise StoreError(
+                    f"{path}: {name!r} has to show {name!r} of the shards beside it alone; {REMEDY}"
+                )
 
 
 def _check_group(file: h5py.File, path: Path, rows: int) -> None:

@@ -1,6 +1,7 @@
 """A shard is looked at once when its run is put together: whatever is wrong with it is still found."""
 
 import json
+import re
 import shutil
 
 import h5py
@@ -12,6 +13,7 @@ from store.stored_runs import CERTIFICATE, LAYOUT, PROVENANCE, chunk, values, wr
 from pipeline.errors import GridError, StoreError
 from pipeline.grids.file import FileGrid
 from pipeline.store import result as result_module
+from pipeline.store.integrity import check_files
 from pipeline.store.layout import write_group
 from pipeline.store.own_shard import ACCOUNT, account_entry
 from pipeline.store.reader import open_results
@@ -197,6 +199,37 @@ def test_a_result_of_many_shards_refers_to_views_of_them(of_many, tmp_path):
     (moved / "shards" / "shard-00002.h5").unlink()
     with pytest.raises(StoreError, match="1 of 3 are missing"):
         open_results(moved)
+
+
+def shows(path, file_name, name="hessian"):
+    """Let a view show something else."""
+    with resealed(path) as file:
+        shape, dtype = file["hessian"].shape, file["hessian"].dtype
+        del file["hessian"]
+        layout = h5py.VirtualLayout(shape, dtype)
+        layout[...] = h5py.VirtualSource(file_name, name, shape)
+        file.create_virtual_dataset("hessian", layout)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda path: None, None),
+        (lambda path: path.unlink(), "view-00000-00002.h5 cannot be opened: .*; check the path"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has no seal at its end"),
+        (lambda path: shows(path, "/etc/passwd"), "'hessian' has to show 'hessian' of the shards"),
+        (lambda path: shows(path, "../shard-00001.h5"), "'hessian' has to show 'hessian' of the"),
+        (lambda path: shows(path, "shard-00001.h5", "x"), "has to show 'hessian' of the shards"),
+    ],
+)
+def test_views_are_not_read_by_us_and_are_verified_for_others(of_many, spoil, fault):
+    spoil(of_many.path / "shards" / "view-00000-00002.h5")
+    with open_results(of_many.path) as results:
+        np.testing.assert_array_equal(results.x[:], values(LAYOUT, POINTS)["x"])
+        faults = check_files(results)
+    assert len(faults) == (fault is not None)
+    if fault is not None:
+        assert re.search(fault, faults[0])
 
 
 def test_points_are_taken_from_a_result_of_many_shards(of_many):
