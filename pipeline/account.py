@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from pipeline.display import aligned, evidence, spell_bytes, spell_value
-from pipeline.store.own_shard import CIRCUMSTANCES
-from pipeline.store.reader import Results
+from pipeline.store.own_shard import CIRCUMSTANCES, MOST_READ
+from pipeline.store.reader import Results, open_results
 from pipeline.store.trust import readable
 
 MOST_LISTED = 5  # failures or gaps
+NOT_COUNTED = (
+    "status, failures and evidence of so many shards are put together at the end of the run"
+)
 Facts = dict[str, dict[str, Any]]
 Sections = Sequence[tuple[str, Sequence[tuple[str, ...]]]]
 
@@ -23,12 +27,16 @@ def facts(results: Results) -> Facts:
         results: Open results, finished or not.
 
     Returns:
-        Section -> name -> value, all of it JSON values.
+        Section -> name -> value, all of it JSON values. Of an unfinished run of very many shards, only
+        the first one is read: the status of the points is None.
     """
-    with readable(results.account):
-        provenance, certificate = _decoded(results.provenance), _decoded(results.certificate)
+    with readable(results.account), ExitStack() as stack:
+        speaking = results
+        if not results.finished and len(results.present()) > MOST_READ:
+            speaking = stack.enter_context(open_results(results.account, edited=results.edited))
+        provenance, certificate = _decoded(speaking.provenance), _decoded(speaking.certificate)
         return {
-            "result": _result(results),
+            "result": _result(results, speaking),
             "datasets": {name: _dataset(results, name) for name in results.names},
             "origin": _origin(results, provenance),
             "certificate": certificate,
@@ -95,19 +103,22 @@ def _maybe_json(text: str) -> Any:
         return text
 
 
-def _result(results: Results) -> dict[str, Any]:
-    missing = results.missing()
+def _result(results: Results, speaking: Results) -> dict[str, Any]:
+    missing, files = results.missing(), len(results.present())
+    size = speaking.provenance.get("shard_bytes") if files > 1 and not results.edited else None
     lost = sum(stop - start for start, stop in missing)
     return {
         "title": str(results.attrs["title"]),
         "path": str(results.path),
         "run": str(results.attrs["run_id"]),
-        "files": len(results.files),
-        "bytes": sum(path.stat().st_size for path in results.files),
+        "files": files,
+        "bytes": sum(path.stat().st_size for path in results.files) if size is None else size,
         "points": results.points,
         "computed": results.points - lost,
         "missing": [f"{start} to {stop - 1}" for start, stop in missing],
-        "status": {name: count for name, count in results.counts().items() if count},
+        "status": {name: count for name, count in results.counts().items() if count}
+        if speaking is results
+        else None,
     }
 
 
@@ -150,7 +161,8 @@ def _summary(result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     files = "1 file" if result["files"] == 1 else f"{result['files']} files"
     yield "path", f"{result['path']} ({files}, {spell_bytes(result['bytes'])})"
     yield "run", result["run"]
-    yield "points", f"{result['computed']} of {result['points']}: {spell_value(result['status'])}"
+    status = spell_value(result["status"]) if result["status"] is not None else NOT_COUNTED
+    yield "points", f"{result['computed']} of {result['points']}: {status}"
     yield from (("missing", gap) for gap in result["missing"][:MOST_LISTED])
     if len(result["missing"]) > MOST_LISTED:
         yield "…", f"{len(result['missing']) - MOST_LISTED} more gaps"

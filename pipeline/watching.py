@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.store.own_shard import MOST_READ
 from pipeline.store.reader import open_results
 from pipeline.store.run_directory import RunDirectory, shard_ranges
 
@@ -27,6 +28,7 @@ class Watch:
     ranges: list[tuple[int, int]]
     bad: dict[str, int] = field(default_factory=lambda: {"failed": 0, "nonfinite": 0})
     _seen: set[int] = field(default_factory=set)
+    _unread: int = 0
     _first: tuple[float, int] | None = None
 
     def look(self) -> bool:
@@ -34,13 +36,20 @@ class Watch:
         new = self.directory.finished_shards() - self._seen
         new = {index for index in new if index < len(self.ranges)}
         self._seen |= new
-        for index in new:
-            with open_results(self.directory.shard(index)) as shard:
-                for status in self.bad:
-                    self.bad[status] += shard.count(status)
+        if self._first is None and len(new) > MOST_READ:
+            self._unread = len(new)
+        else:
+            self._count(new)
         if self._first is None:
             self._first = time.monotonic(), self.done
         return bool(new)
+
+    def _count(self, shards: Iterable[int]) -> None:
+        for index in shards:
+            with open_results(self.directory.shard(index)) as shard:
+                counts = shard.counts()
+            for status in self.bad:
+                self.bad[status] += counts[status]
 
     @property
     def done(self) -> int:
@@ -66,6 +75,10 @@ class Watch:
             end = datetime.now().astimezone() + timedelta(seconds=left / rate)
             words += [f"{rate:.3g} points/s", f"ends about {end:%Y-%m-%d %H:%M}"]
         words += [f"{count} {status}" for status, count in self.bad.items() if count]
+        if self._unread:
+            words.append(
+                f"the status of the first {self._unread} shards is counted at the end of the run"
+            )
         return ", ".join(words)
 
 

@@ -89,7 +89,7 @@ def test_results(tmp_path):
     (place / "result.h5").unlink()
     (place / "shards" / "shard-00001.h5").unlink()
     with pipeline.open_results(place) as results:
-        assert "7 … 13" in text_of(results)
+        assert "7 to 13" in text_of(results)
 
 
 def test_a_terminal_gets_shapes_and_no_walls_of_numbers():

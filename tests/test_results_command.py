@@ -12,11 +12,15 @@ import torch
 import xarray
 from conftest import MINE
 from store.sealing import resealed
+from store.stored_runs import CERTIFICATE, PROVENANCE, write_run
 
 import pipeline
 from pipeline import results
+from pipeline.account import facts
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.store.integrity import check_file
+from pipeline.store.layout import write_group
+from pipeline.store.own_shard import account_entry
 
 
 @pytest.fixture
@@ -214,6 +218,60 @@ def test_show_gives_an_account_of_anything(anything, capsys):
     account = json.loads(capsys.readouterr().out)
     assert account["datasets"]["hessian"]["dtype"] == "float64"
     assert account["certificate"]["reference_error"]["hessian"] < 1e-12
+
+
+@pytest.fixture
+def half_done(tmp_path):
+    """Shards of two hosts, one of which saw failures and a disagreement; one shard is missing."""
+    write_run(tmp_path / "run", kind="unfinished", drop=(1,))
+    provenance = PROVENANCE | {"host": "elsewhere", "failures_json": '{"17": "too far"}'}
+    provenance |= {"finished": "3"}
+    disagreement = CERTIFICATE | {"disagreements": '["row 16 is odd"]', "rows_error": '{"x": 0.5}'}
+    with resealed(tmp_path / "run" / "shards" / "shard-00003.h5") as file:
+        write_group(file, "provenance", account_entry(provenance, disagreement))
+    return tmp_path / "run"
+
+
+def test_an_unfinished_run_is_told_of_by_every_shard(half_done):
+    with pipeline.open_results(half_done) as stored:
+        assert not stored.finished
+        assert stored.failures == {17: "too far"}
+        assert stored.certificate["rows_checked"] == 4
+        assert json.loads(stored.certificate["disagreements"]) == ["row 16 is odd"]
+        hosts = json.loads(stored.provenance["circumstances_json"])
+        assert [(each["host"], each["shards"]) for each in hosts] == [("here", 3), ("elsewhere", 1)]
+        assert stored.provenance["finished"] == "3"
+        status = stored.status
+        seen = np.concatenate([status[start:stop] for start, stop in stored.present()])
+        assert stored.counts() == {
+            "ok": int((seen == 1).sum()), "nonfinite": int((seen == 2).sum()),
+            "failed": 0, "nonsmooth": 0,
+        }  # fmt: skip
+    with pipeline.open_results(half_done, edited=True) as stored:
+        assert stored.failures == {17: "too far"}
+
+
+def test_of_very_many_shards_the_first_one_speaks_until_the_run_ends(run, monkeypatch, capsys):
+    (run / "result.h5").unlink()
+    shards(run)[1].unlink()
+    with pipeline.open_results(run) as stored:
+        assert facts_of_the_result(stored)["status"] == {"ok": 24}
+    monkeypatch.setattr("pipeline.account.MOST_READ", 1)
+    monkeypatch.setattr("pipeline.store.results.gather_from", None)  # nobody asks the others
+    with pipeline.open_results(run) as stored:
+        said = facts_of_the_result(stored)
+    size = sum(path.stat().st_size for path in shards(run))
+    assert said == {
+        "files": 2, "bytes": size, "points": 40, "computed": 24, "missing": ["16 to 31"], "status": None,
+    }  # fmt: skip
+    assert results.main(["show", str(run)]) == 0
+    told = "24 of 40: status, failures and evidence of so many shards are put together at the end"
+    assert told in capsys.readouterr().out
+
+
+def facts_of_the_result(stored):
+    result = facts(stored)["result"]
+    return {key: value for key, value in result.items() if key not in ("title", "path", "run")}
 
 
 def test_show_costs_no_torch(run):

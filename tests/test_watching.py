@@ -30,6 +30,21 @@ def test_a_run_is_followed_until_it_is_complete(tmp_path):
     assert seen[-1].endswith(f"{int((whole['status'] == 2).sum())} nonfinite")
 
 
+def test_of_very_many_shards_only_new_ones_are_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.watching.MOST_READ", 1)
+    whole = values(LAYOUT, 23)
+    write_run(tmp_path, kind="unfinished", drop=(2, 3, 4), plan=PLAN, whole=whole)
+    for shard in tmp_path.glob("shards/*.h5"):
+        shard.chmod(0)
+        shard.write_bytes(b"")  # whoever opens it is told so
+    lines = watch(tmp_path, 0.01)
+    told = "the status of the first 2 shards is counted at the end of the run"
+    assert next(lines) == f"2 of 5 shards, 10 of 23 points (43.5%), {told}"
+    write_run(tmp_path, kind="unfinished", drop=(0, 1, 4), plan=PLAN, whole=whole)
+    bad = int((whole["status"][10:20] == 2).sum())
+    assert next(lines).endswith(f"{bad} nonfinite, {told}")
+
+
 def test_the_command_ends_with_the_account_of_the_run(tmp_path, capsys):
     points = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(10, 3)
     stored = pipeline.run(

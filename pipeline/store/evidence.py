@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.layout import STATUS, read_group
-from pipeline.store.own_shard import ACCOUNT, CIRCUMSTANCES, Account
+from pipeline.store.layout import STATUS, Dataset, read_group
+from pipeline.store.own_shard import ACCOUNT, CIRCUMSTANCES, Account, own_shard
+from pipeline.store.part import Content
 from pipeline.store.trust import open_checked
 
 Record = Mapping[str, Any]
 
 
-def gather(accounts: Sequence[Account], first: Path) -> dict[str, dict[str, Any]]:
+def gather_from(
+    shards: Iterable[tuple[Path, Content]], status: Dataset, edited: bool
+) -> dict[str, dict[str, Any]]:
+    """Merge what the shards say that are there of a run, finished or not.
+
+    Args:
+        shards: The files, and what each has to hold.
+        status: The dataset with the status of each point.
+        edited: Whether they may have been changed since they were written.
+
+    Returns:
+        As `gather`.
+    """
+    accounts, paths = list[Account](), list[Path]()
+    for path, content in shards:
+        with own_shard(path, content, edited) as shard:
+            accounts.append(shard.account(shard.read(status)))
+        paths.append(path)
+    return gather(accounts, paths[0], edited)
+
+
+def gather(
+    accounts: Sequence[Account], first: Path, edited: bool = False
+) -> dict[str, dict[str, Any]]:
     """Merge what the shards of a run say of themselves.
 
     Args:
         accounts: Of each shard, in order.
         first: The file of the first one, which speaks for the others in all that is the same.
+        edited: Whether it may have been changed since it was written.
 
     Returns:
         The groups provenance, certificate and grid, as a result holds them.
     """
-    with open_checked(first) as file:
+    with open_checked(first, edited) as file:
         groups = {name: read_group(file, name) for name in ("provenance", "certificate", "grid")}
     groups["provenance"].pop(ACCOUNT, None)  # of that shard alone
     provenance = merge_provenance([account.provenance for account in accounts])

@@ -150,6 +150,10 @@ class Parts:
         """
         return self._where.path(at)
 
+    def contents(self) -> Iterator[tuple[Path, Content]]:
+        """Give the file of each part, and what it has to hold."""
+        return ((self._where.path(at), self._where.content(at)) for at in range(len(self)))
+
     def spans(self) -> list[Span]:
         """Give start and stop of each."""
         return list(zip(self.starts.tolist(), self.stops.tolist(), strict=True))

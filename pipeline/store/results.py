@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.display import card
 from pipeline.errors import StoreError, nearest
+from pipeline.store.evidence import gather_from
 from pipeline.store.header import Header
 from pipeline.store.layout import SPARSE, STATUS, read_group
 from pipeline.store.naming import names_along
@@ -24,6 +24,7 @@ from pipeline.store.shapes import unflattened
 from pipeline.store.sparse import FilledArray
 from pipeline.store.sparse_rows import SparseRows
 from pipeline.store.stored_array import StoredArray
+from pipeline.store.summary import summary, summary_card
 from pipeline.store.trust import open_checked, readable
 from pipeline.store.unpacked_array import UnpackedArray
 
@@ -155,14 +156,19 @@ class Results:
         """
         return names_along(dimension, self.labels, self._arrays)
 
+    @property
+    def finished(self) -> bool:
+        """Whether one file speaks for all; else every shard that is there speaks for itself."""
+        return self._account == self.path
+
     @cached_property
     def certificate(self) -> dict[str, Any]:
-        """The evidence for the numbers."""
+        """The evidence for the numbers; of an unfinished run, from every shard that is there."""
         return self._group("certificate")
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers come from."""
+        """Where the numbers come from; of an unfinished run, from every shard that is there."""
         return self._group("provenance")
 
     @cached_property
@@ -197,7 +203,14 @@ class Results:
         """Whether the files may have been changed since they were written."""
         return self._files.edited
 
+    @cached_property
+    def _gathered(self) -> dict[str, dict[str, Any]]:
+        status = self["status"].dataset
+        return gather_from(self._parts.contents(), status, self.edited)
+
     def _group(self, name: str) -> dict[str, Any]:
+        if not self.finished and name != "grid":
+            return self._gathered[name]
         with open_checked(self._account, self.edited) as file, readable(self._account):
             return read_group(file, name)
 
@@ -226,7 +239,9 @@ class Results:
         """
         known = {} if self.edited else json.loads(self.provenance.get("counts_json", "{}"))
         names = [name for name in STATUS if name != "missing"]
-        return {name: known[name] if name in known else self.count(name) for name in names}
+        if not known.keys() >= set(names):
+            known = self._counted()
+        return {name: known[name] for name in names}
 
     def count(self, status: str) -> int:
         """Number of computed points of a status: ok, nonfinite, failed or nonsmooth.
@@ -237,8 +252,13 @@ class Results:
         Returns:
             The number.
         """
-        read = self["status"].read
-        return sum(int(np.count_nonzero(read(*span) == STATUS[status])) for span in self.present())
+        return self._counted()[status]
+
+    def _counted(self) -> dict[str, int]:
+        read, total = self["status"].read, np.zeros(256, np.int64)
+        for span in self.present():
+            total += np.bincount(read(*span), minlength=256)
+        return {name: int(total[code]) for name, code in STATUS.items()}
 
     def buffers(
         self, rows: int, names: Sequence[str] = (), pin_memory: bool = False
@@ -373,21 +393,7 @@ class Results:
         self.close()
 
     def __repr__(self) -> str:
-        title = self.attrs.get("title", "derivatives")
-        lines = [f"{title}: {self.points} points, {self.path}"]
-        lines += [f"  {array!r}" for array in self._arrays.values()]
-        gaps = self.missing()
-        return "\n".join(lines + ([f"  missing: {gaps}"] if gaps else []))
+        return summary(self, self._arrays.values())
 
     def _repr_html_(self) -> str:
-        gaps = ", ".join(f"{start} … {stop - 1}" for start, stop in self.missing()[:5])
-        checks = ("route", "mode", "points_checked", "reference_error", "rows_checked")
-        known = {name: self.certificate[name] for name in checks if name in self.certificate}
-        facts = {
-            "points": self.points,
-            "path": self.path,
-            **{name: f"{array.shape} {array.dtype}" for name, array in self._arrays.items()},
-            **({"missing": gaps} if gaps else {}),
-            **{name.replace("_", " "): value for name, value in known.items()},
-        }
-        return card(str(self.attrs.get("title", "derivatives")), facts)
+        return summary_card(self, self._arrays.values())

@@ -365,3 +365,10 @@ def test_what_is_missing_lies_between_the_parts(drop, tmp_path):
     expected = {point for shard in drop for point in range(shard * 5, min(shard * 5 + 5, 23))}
     assert lost == expected
     assert there == set(range(23)) - expected
+
+
+def test_many_gaps_are_named_in_a_few_words(tmp_path):
+    write_run(tmp_path / "run", rows=1, kind="unfinished", drop=range(1, 23, 2))
+    with open_results(tmp_path / "run") as results:
+        last = repr(results).splitlines()[-1]
+    assert last == "  missing: 1 to 1, 3 to 3, 5 to 5, 7 to 7, 9 to 9, 6 more gaps"
