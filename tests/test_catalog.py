@@ -1,6 +1,8 @@
 """The catalog: what there is, a plugin begun, a plugin checked; as somebody who tries it."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 
@@ -288,6 +290,21 @@ def test_advice_fails_nothing(check, text, message):
     assert code == 0, said
     assert message in said
     assert "hello" not in said
+
+
+def test_a_check_that_takes_too_long_is_left_out_and_said(check):
+    before = signal.getsignal(signal.SIGALRM)
+    slow = plugin("time.sleep(0.01)\nreturn (x**2).sum()").replace(HEAD, f"import time\n{HEAD}")
+    code, said = check(slow, "--seconds", "0.2")
+    assert code == 0, said
+    law = "Automatic and extrapolated central differences agree"
+    assert re.search(
+        rf"skipped +{law}.*\n +not finished within 0.2 s; --seconds 2 gives it more", said
+    )
+    assert "Empty, single, odd and split batches give the same as the loop." in said  # went on
+    assert "0 failed" in said
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) == before
 
 
 def test_a_generator_and_several_functions(check):

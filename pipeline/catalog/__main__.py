@@ -82,13 +82,14 @@ def _check(words: Sequence[str]) -> int:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters, or options of a grid"
     )
+    parser.add_argument("--seconds", type=float, help="that one check may take; 60 if not given")
     given = parser.parse_args(words)
     from omegaconf import OmegaConf
 
-    from pipeline.catalog.check import Wanted, check_plugin
+    from pipeline.catalog.check import SECONDS, Wanted, check_plugin
 
     options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(given.set))
-    wanted = Wanted(given.only, given.n, options)
+    wanted = Wanted(given.only, given.n, options, given.seconds or SECONDS)
     return 1 if check_plugin(given.file, wanted, print) else 0
 
 

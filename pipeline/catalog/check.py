@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ FIRST = (
     "test_rows_are_points",
     "test_gives_the_same_again",
 )  # where one fails, all that follow would say the same
+SECONDS = 60.0  # of one check
 SLOW_SECONDS = 0.01  # of one value: derivatives at a million points then take hours
 # what torch says, and what a plugin's author can do about it
 MEANINGS = {
@@ -50,6 +54,10 @@ MEANINGS = {
         "torch has no derivative for this operation; write it by others"
     ),
 }
+
+
+class _OutOfTime(BaseException):
+    """A check has taken too long; nothing that catches any Exception is to stop this one."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,13 @@ class Wanted:
         name: Only this one of its functions and grids; None for all.
         n: Number of inputs, where any will do; None for their own.
         options: Parameters of functions, options of grids, that differ from their defaults.
+        seconds: How long one check may take.
     """
 
     name: str | None = None
     n: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = SECONDS
 
 
 def check_plugin(file: str, wanted: Wanted, tell: Callable[[str], None]) -> int:
@@ -167,7 +177,9 @@ def _judge(record: Function | GridKind, wanted: Wanted) -> Iterator[Verdict]:
     for law in [*first, *(law for law in laws if law not in first)]:
         method = getattr(case, law)
         what = inspect.getdoc(method) or law
-        verdict = Verdict(SKIPPED, what) if broken else _attempt(what, method, record)
+        verdict = Verdict(SKIPPED, what)
+        if not broken:
+            verdict = _attempt(what, _limited(method, wanted.seconds), record)
         broken |= law in first and verdict.outcome == FAILED
         yield verdict
 
@@ -197,6 +209,8 @@ def _attempt(what: str, law: Callable[[], object], record: Function | GridKind) 
         warnings.simplefilter("always")
         try:
             law()
+        except _OutOfTime as stop:
+            return Verdict(SKIPPED, what, [str(stop)], time.monotonic() - began)
         except Exception as error:  # the plugin's own code may raise anything
             return Verdict(FAILED, what, [_explain(error, record)], time.monotonic() - began)
     advice = [str(item.message) for item in seen if issubclass(item.category, Advice)]
@@ -205,6 +219,29 @@ def _attempt(what: str, law: Callable[[], object], record: Function | GridKind) 
     advice = list(dict.fromkeys(advice))
     outcome = ADVICE if advice else OK
     return Verdict(outcome, what, advice, time.monotonic() - began)
+
+
+def _limited(law: Callable[[], object], seconds: float) -> Callable[[], object]:
+    """A law that is broken off after so long, in the main thread, where signals can do that."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _OutOfTime(
+            f"not finished within {seconds:g} s; --seconds {10 * seconds:g} gives it more"
+        )
+
+    def run() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            law()
+            return
+        handler = signal.signal(signal.SIGALRM, stop)
+        timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            law()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, handler)
+
+    return run
 
 
 def _explain(error: Exception, record: Function | GridKind) -> str:
