@@ -44,6 +44,7 @@ from pipeline.keywords import (
 from pipeline.outputs import choose_outputs
 from pipeline.parameters import bind
 from pipeline.patterns import sparse_format
+from pipeline.progress import Progress
 from pipeline.registry import build_registry
 from pipeline.runner import run as run_job
 from pipeline.store.reader import Results, open_results
@@ -178,8 +179,9 @@ def run(
             ``{"name": "local", "workers": 4}``, which conf/executor/ describes.
         **keywords: order, parameters, plugins, wrt (what is differentiated: see
             `pipeline.job.Job`), outputs, masses, symmetric, format, pattern, directions, the fields of
-            `pipeline.job.Options`, and ``store``: how the results lie on disk, as in
-            ``{"compression": "gzip"}``, which conf/store/ describes.
+            `pipeline.job.Options`, ``store``: how the results lie on disk, as in
+            ``{"compression": "gzip"}``, which conf/store/ describes, and ``progress``: False shows no
+            bar on a terminal or in a notebook.
 
     Returns:
         The results, opened.
@@ -203,7 +205,8 @@ def run(
         executor=workers(executor),
         storage=storage(keywords),
     )
-    registry = build_registry(job.plugins)
+    observer = {"progress": Progress()} if keywords.get("progress", True) else {}
+    registry = build_registry(job.plugins, own=observer)
     where = _directed(grid, keywords)
     return open_results(run_job(job, bound, where, registry.hook).path)
 
@@ -333,7 +336,7 @@ def _grid(points: Any) -> Grid:
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
     words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "masses", "symmetric"]
-    words += ["format", "pattern", "directions", *(["store"] if stored else [])]
+    words += ["format", "pattern", "directions", *(["store", "progress"] if stored else [])]
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

@@ -43,9 +43,15 @@ class Keywords(TypedDict, total=False):
 
 
 class RunKeywords(Keywords, total=False):
-    """Further keywords of `run`; see `pipeline.job.Storage` for their meaning."""
+    """Further keywords of `run`.
+
+    Attributes:
+        store: See `pipeline.job.Storage`.
+        progress: Whether a bar is shown on a terminal and in a notebook; True where it is left out.
+    """
 
     store: Mapping[str, Any]
+    progress: bool
 
 
 def plugin_files(keywords: Keywords) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The observer that shows progress: a bar on a terminal, plain log lines otherwise."""
+"""The observer that shows progress: a bar on a terminal and in a notebook, plain log lines otherwise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Progress:
             "1 shard" if run.shards == 1 else f"{run.shards} shards", run.batch, run.route,
         )  # fmt: skip
         log.info("writing to %s", run.directory)
-        if sys.stderr.isatty():
+        if _is_watched():
             self._bar = tqdm(
                 total=run.points, initial=run.points_done, unit=" points", unit_scale=True
             )
@@ -79,6 +79,11 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _is_watched() -> bool:
+    """Whether a person looks at standard error: a terminal, or a cell of a notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__ == "ipykernel.iostream"
 
 
 def describe(summary: Summary) -> str:

@@ -80,7 +80,7 @@ def _tell_of_other_sources(work: Work) -> None:
     others = work.same_but_for_the_source()
     if others:
         log.warning(
-            "the source of function %r has changed since run %s: this is a new run, %s",
+            "function %r, or what it refers to, has changed since run %s: this is a new run, %s",
             work.function.function.name, ", ".join(others[-3:]), work.run_id,
         )  # fmt: skip
 
@@ -128,18 +128,28 @@ class _RunLog(logging.FileHandler):
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Write what the package logs to a file of the run as well."""
+    """Write what the package logs to a file of the run as well.
+
+    Where nobody has set up logging, Python shows warnings itself, but only as long as there is no
+    handler at all.
+
+    Raises:
+        StoreError: The log cannot be begun.
+    """
     try:
         handler = _RunLog(path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error}; choose another output_dir=") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("pipeline")
-    root.addHandler(handler)
+    shown = None if root.hasHandlers() else logging.lastResort
+    for each in filter(None, (shown, handler)):
+        root.addHandler(each)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        for each in filter(None, (shown, handler)):
+            root.removeHandler(each)
         with suppress(OSError):  # a disk that is full: the store says it better
             handler.close()
 

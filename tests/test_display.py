@@ -74,6 +74,8 @@ def test_an_evaluator_its_plan_and_certificate():
         assert words in text
     assert "directions at once" in text_of(evaluator.plan)
     assert "finite differences" in text_of(evaluator.certificate)
+    assert repr(evaluator).startswith("Evaluator by route vmap ")
+    assert "evaluator(points)['hessian']  (B, 3, 3)" in repr(evaluator)
 
 
 def test_results(tmp_path):

@@ -1,10 +1,14 @@
 """What is said while a run goes on and at its end."""
 
+import io
 import logging
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import pipeline
 from pipeline.job import Summary
 from pipeline.progress import MOST_FAILURES, Progress, describe
 
@@ -40,6 +44,48 @@ def test_the_end_names_what_is_there_and_nothing_else(counts, said, unsaid):
     assert all(words in text for words in said), text
     assert not any(words in text for words in unsaid), text
     assert text.splitlines()[-1].startswith("result: r.h5")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Cell(io.StringIO):
+    """Standard error of a notebook, which is no terminal."""
+
+    __module__ = "ipykernel.iostream"
+
+
+def sometimes(x):
+    if x[0] > 2:
+        raise ValueError("too far")
+    return x.square().sum()
+
+
+@pytest.mark.parametrize("stream", [Terminal, Cell])
+def test_a_bar_where_somebody_looks(stream, tmp_path, monkeypatch):
+    points = torch.ones(6, 2, dtype=torch.float64)
+    for index, progress in enumerate((True, False)):
+        monkeypatch.setattr("sys.stderr", stream())
+        pipeline.run(
+            sometimes, points, "gradient", output_dir=tmp_path / str(index), progress=progress
+        ).close()
+        assert ("6.00/6.00" in sys.stderr.getvalue()) == progress
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    pipeline.run(sometimes, points, "gradient", output_dir=tmp_path / "file").close()
+    assert not sys.stderr.getvalue()
+
+
+def test_warnings_are_seen_where_nobody_has_set_up_logging(tmp_path, monkeypatch, capsys):
+    log = logging.getLogger("pipeline")
+    monkeypatch.setattr(log, "propagate", False)  # from what pytest sets up
+    points = torch.tensor([[1.0, 1.0], [3.0, 1.0]], dtype=torch.float64)
+    with pipeline.run(sometimes, points, "gradient", output_dir=tmp_path) as results:
+        assert results.status[:].tolist() == [1, 3]
+        assert "point 1 failed" in (results.path.parent / "pipeline.log").read_text()
+    assert "point 1 failed: ValueError: too far" in capsys.readouterr().err
+    assert not log.handlers
 
 
 def test_a_million_failures_are_not_a_million_lines(caplog):

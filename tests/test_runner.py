@@ -261,7 +261,7 @@ def test_a_changed_source_is_a_new_run_and_said_so(tmp_path, caplog):
     (tmp_path / "test" / "quartic" / "foreign").mkdir()
     (tmp_path / "test" / "quartic" / "foreign" / "run.json").write_text("no plan")
     second = go(job(tmp_path), function=bound(digest="edited")).path.parent.name
-    said = f"the source of function 'quartic' has changed since run {first}: this is a new run, {second}"
+    said = f"function 'quartic', or what it refers to, has changed since run {first}: this is a new run, {second}"
     assert said in caplog.text
 
 

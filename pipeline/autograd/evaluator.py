@@ -110,13 +110,20 @@ class Evaluator:
         self._fits = sys.maxsize  # points at once, as far as memory has not run out
         self.operators, self.plan, self.certificate = operators, plan, certificate
 
+    def __repr__(self) -> str:
+        lines = [f"  {name}  {shape}" for name, shape in self._facts().items()]
+        how = f"by route {self.plan.route} {self.plan.mode}; .certificate, .plan: why, and how"
+        return "\n".join([f"Evaluator {how}", *lines])
+
     def _repr_html_(self) -> str:
-        shapes = {
-            name: f"(B{''.join(f', {size}' for size in shape)})"
+        title = card("Evaluator", self._facts())
+        return title + self.plan._repr_html_() + self.certificate._repr_html_()
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            f"evaluator(points)[{name!r}]": f"(B{''.join(f', {size}' for size in shape)})"
             for name, shape in self._shapes().items()
         }
-        facts = {f"evaluator(points)[{name!r}]": shape for name, shape in shapes.items()}
-        return card("Evaluator", facts) + self.plan._repr_html_() + self.certificate._repr_html_()
 
     @property
     def output_shape(self) -> tuple[int, ...]:

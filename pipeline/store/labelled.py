@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -143,8 +143,31 @@ def open_labelled(
         array = results[name]
         fill = missing_value(array.dtype) if fill_missing else None
         variables[name] = lazy(dims_of(array, axes), on_axes(array, axes), array.attrs, fill)
-    dataset = xarray.Dataset(variables, coordinates(results, axes, results.labels), results.attrs)
-    dataset.set_close(results.close)
+    coords = coordinates(results, axes, results.labels)
+    return labelled(variables, coords, results.attrs, results.close, chunks)
+
+
+def labelled(
+    variables: Mapping[str, Any],
+    coords: Mapping[Any, Any],
+    attrs: Mapping[str, Any],
+    close: Callable[[], None],
+    chunks: Chunks,
+) -> xarray.Dataset:
+    """Put variables together.
+
+    Args:
+        variables: By name.
+        coords: Of their dimensions.
+        attrs: Of the whole.
+        close: Closes the files behind them.
+        chunks: As in ``Dataset.chunk``; None: no dask.
+
+    Returns:
+        The dataset.
+    """
+    dataset = xarray.Dataset(variables, coords, attrs)
+    dataset.set_close(close)
     return chunked(dataset, chunks)
 
 

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import xarray
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StoreError
-from pipeline.store.labelled import Chunks, chunked
+from pipeline.store.labelled import Chunks, labelled
 from pipeline.store.reader import open_results
 from pipeline.store.results import Results
 from pipeline.store.run_directory import RunDirectory
 from pipeline.store.sweep_box import Opened, Sweep
 from pipeline.store.sweep_runs import Run, choose, find_runs, follows, swept, values_of
+
+if TYPE_CHECKING:
+    import xarray
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,7 @@ def open_sweep(
         if attrs[what]:
             log.warning("%s: %d %s: %s", place, len(attrs[what]), what, "; ".join(attrs[what][:3]))
     variables = {name: sweep.variable(name) for name in sweep.names}
-    dataset = xarray.Dataset(variables, sweep.coordinates(), attrs)
-    dataset.set_close(partial(_close, opened))
-    return chunked(dataset, chunks)
+    return labelled(variables, sweep.coordinates(), attrs, partial(_close, opened), chunks)
 
 
 def _close(opened: Opened) -> None:

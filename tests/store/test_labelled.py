@@ -200,11 +200,13 @@ def test_what_is_not_installed_is_named(stored, monkeypatch):
     with pytest.raises(StoreError, match=r"chunks= needs dask .*pip install dask"):
         results.to_xarray(chunks="auto")
     monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.delitem(sys.modules, "pipeline.store.labelled")
-    with pytest.raises(
-        StoreError, match=r"xarray is needed.*pip install 'pipeline-derivatives\[xarray\]'"
-    ):
-        importlib.import_module(labelled.__name__)
+    for name in (labelled.__name__, "pipeline.store.sweep"):
+        monkeypatch.delitem(sys.modules, labelled.__name__, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        with pytest.raises(
+            StoreError, match=r"xarray is needed.*pip install 'pipeline-derivatives\[xarray\]'"
+        ):
+            importlib.import_module(name)
 
 
 def test_columns_without_names_keep_their_numbers(tmp_path):
