@@ -7,8 +7,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.binding import bind_job
 from pipeline.errors import ExecutorError, PipelineError, StoreError
@@ -21,7 +22,7 @@ from pipeline.outputs import choose_outputs
 from pipeline.plan import Work
 from pipeline.registry import Registry, build_registry
 
-_PREPARED: dict[str, Execution] = {}
+_PREPARED: dict[tuple[Any, ...], Execution] = {}
 ONE_AT_A_TIME = threading.Lock()  # forward mode is not safe in threads, and neither is `chdir`
 
 
@@ -119,11 +120,13 @@ def _bound(task: Task) -> Work:
 
 
 def _execution(task: Task, *, begins: bool) -> Execution:
-    """Take up a run; kept for further chunks of the same run."""
-    known = _PREPARED.get(task.run_id)
-    if known is None:
+    """Take up a run; kept for further chunks of the same run, as long as its plan is the same."""
+    job = task.job
+    key = (task.run_id, task.directory / job.output_dir, job.name, job.options)
+    known = _PREPARED.get(key)
+    if known is None or known.work.directory.plan() != asdict(known.plan):
         _PREPARED.clear()  # one run at a time: its evaluator may hold much memory
-        known = _PREPARED[task.run_id] = _take_up(task, begins=begins)
+        known = _PREPARED[key] = _take_up(task, begins=begins)
     return known
 
 

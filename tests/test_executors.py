@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -317,6 +318,25 @@ def test_a_worker_that_sees_another_directory(tmp_path):
     assert "finds no run.json in" in compute_chunk(task, (0,)).error
     assert "finds no directory" in compute_chunk(task, Share(0, 1)).error
     assert "arrives at run" in compute_chunk(replace(task, run_id="other"), (0,)).error
+
+
+def test_a_worker_that_lives_on_takes_up_the_run_that_it_is_given(tmp_path):
+    function = bind_function(Function("twice", lambda: lambda x: (x**2).sum(), n=3), {}, 3)
+
+    def computed(place, rows):
+        job = Job("value", ("value",), output_dir=tmp_path / place, shard_rows=rows)
+        work = Work(job, function, PointsGrid(POINTS))
+        work.directory.make()
+        task = Task(job, tmp_path, work.run_id, work.function, work.grid)
+        report = compute_chunk(task, Share(0, 1))
+        return report.points, len(work.directory.finished_shards()), work.directory.path
+
+    points, shards, place = computed("a", 20)
+    assert (points, shards) == (40, 2)
+    assert computed("a", 20)[0] == 0
+    assert computed("b", 20)[:2] == (40, 2)
+    shutil.rmtree(place)
+    assert computed("a", 30)[:2] == (40, 2)
 
 
 def _gone():
