@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from pipeline.autograd.batches import Batches
 from pipeline.autograd.border import at_border, flat_points, returned
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.function_probe import probe, resolve_device
@@ -130,26 +131,23 @@ def evaluate(
     """
     grid, options, asked = _ask(function, points, operators, keywords)
     evaluator = plan_evaluator(asked, _probe_points(grid, options), options, len(grid))
-    plan, precision = evaluator.plan, resolve_precision(options.dtype)
     _require_memory(evaluator, len(grid))
-    certificate = evaluator.certificate
-    checked = Random(len(grid)).randrange(len(grid))
-    parts, failures = [], {}
-    for start in range(0, len(grid), plan.batch):
-        stop = min(start + plan.batch, len(grid))
-        batch = precision.points(rows_of(grid, start, stop), plan.device)
-        found = evaluator.guarded(batch)
-        found.settle(options.on_point_error, start)
-        parts.append({"x": batch[:, : grid.n], "status": found.status, **found.datasets})
-        failures.update({start + index: reason for index, reason in found.failures.items()})
-        row = checked - start if start <= checked < start + len(batch) else None
-        for check in evaluator.checks(batch, found, row):
-            check.settle(options.on_disagreement, f"points {start} to {start + len(batch) - 1}")
-            certificate = check.added_to(certificate)
-    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    x, status = columns.pop("x"), columns.pop("status")
+    plan, precision = evaluator.plan, resolve_precision(options.dtype)
+    datasets = evaluator.empty(len(grid))
+    x = torch.empty(len(grid), grid.n, dtype=plan.dtype, device=plan.device)
+    status = torch.empty(len(grid), dtype=torch.uint8, device=plan.device)
+
+    def rows(start: int, stop: int) -> Tensor:
+        return precision.points(rows_of(grid, start, stop), plan.device)
+
+    batches, checked = Batches(evaluator, options), Random(len(grid)).randrange(len(grid))
+    for place, batch, found in batches.over(rows, 0, len(grid), checked):
+        x[place], status[place] = batch[:, : grid.n], found.status
+        for name, part in found.datasets.items():
+            datasets[name][place] = part
+    failures, certificate = batches.failures, batches.certificate
     kept = (evaluator.operators, evaluator.pattern, asked.structures)
-    return Evaluation(x, columns, status, failures, certificate, plan, *kept)
+    return Evaluation(x, datasets, status, failures, certificate, plan, *kept)
 
 
 def run(
@@ -335,8 +333,7 @@ def _grid(points: Any) -> Grid:
 
 def _options(points: Any, keywords: Keywords, stored: bool) -> Options:
     known = {field.name for field in fields(Options)}
-    words = [*known, "order", "parameters", "plugins", "wrt", "outputs", "masses", "symmetric"]
-    words += ["format", "pattern", "directions", *(["store", "progress"] if stored else [])]
+    words = list((RunKeywords if stored else Keywords).__annotations__)
     unknown = set(keywords) - set(words)
     if unknown:
         raise ConfigurationError(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.autograd.batches import Batches
 from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.autograd.function_probe import resolve_device
 from pipeline.autograd.planner import prepare, probe_indices
@@ -212,23 +213,16 @@ class Execution:
         began, started = time.monotonic(), now()
         path = self.work.directory.shard(index)
         layout, attrs = self.work.layout, self.work.attrs(start, stop)
-        failures: dict[int, str] = {}
-        certificate = self.evaluator.certificate
         # one row of every shard, the same one whoever computes it
         checked = Random(f"{self.plan.run_id} {index}").randrange(start, stop)
+        batches = Batches(self.evaluator, self.work.job.options)
         writer.begin(new_shard(path, layout, stop - start, attrs))
-        for low in range(start, stop, self.plan.batch):
-            high = min(low + self.plan.batch, stop)
-            points, found = self._batch(low, high)
-            found.settle(self.work.job.options.on_point_error, low)
+        for _, points, found in batches.over(self._points, start, stop, checked):
+            notify(self.hook.pipeline_batch_evaluated, run=self.info, points=len(points))
             writer.call(self._append(points, found))
-            failures.update({low + row: reason for row, reason in found.failures.items()})
-            row = checked - low if low <= checked < high else None
-            for check in self.evaluator.checks(points, found, row):
-                check.settle(self.work.job.options.on_disagreement, f"points {low} to {high - 1}")
-                certificate = check.added_to(certificate)
             self._announce(writer)
-        evidence = _entries(certificate.record())
+        failures = batches.failures
+        evidence = _entries(batches.certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
         writer.call(methodcaller("describe", "grid", self.work.described_grid()))
         provenance = self._provenance(started, failures)
@@ -255,12 +249,8 @@ class Execution:
         rows = self.transfer.take(tensors)
         return lambda shard: shard.append(rows())
 
-    def _batch(self, start: int, stop: int) -> tuple[Tensor, Evaluated]:
-        rows = self.work.precision.rounded(rows_of(self.work.grid, start, stop))
-        points = self.transfer.put(rows)
-        found = self.evaluator.guarded(points)
-        notify(self.hook.pipeline_batch_evaluated, run=self.info, points=stop - start)
-        return points, found
+    def _points(self, start: int, stop: int) -> Tensor:
+        return self.transfer.put(rows_of(self.work.grid, start, stop))
 
     def _provenance(self, started: str, failures: Mapping[int, str]) -> dict[str, Any]:
         job, plan = self.work.job, self.evaluator.plan

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -161,13 +161,24 @@ class Evaluator:
         most = self._calls.most
         if most is None or len(points) <= most:
             return self._kept(points)
-        shapes = self._shapes()
-        datasets = {name: points.new_empty((len(points), *shape)) for name, shape in shapes.items()}
+        datasets = self.empty(len(points))
         for start in range(0, len(points), most):
             rows = slice(start, start + most)
             for name, part in self._kept(points[rows]).items():
                 datasets[name][rows] = part
         return datasets
+
+    def empty(self, count: int) -> dict[str, Tensor]:
+        """Make room for the results at so many points.
+
+        Args:
+            count: N.
+
+        Returns:
+            Dataset -> (N, …), of any values.
+        """
+        kind: Any = {"dtype": self.plan.dtype, "device": self.plan.device}
+        return {name: torch.empty(count, *shape, **kind) for name, shape in self._shapes().items()}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one point's result in each dataset."""
