@@ -1,4 +1,4 @@
-"""Small tables for terminals and, with everything escaped, notebooks; sizes, values and evidence in words."""
+"""Small tables for terminals and, with everything escaped, notebooks; sizes, times, values and evidence in words."""
 
 from __future__ import annotations
 
@@ -141,3 +141,21 @@ def evidence(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield words, f"{certificate[key]:.1e}"
     yield from (("not checked", reason) for reason in certificate["unchecked"])
     yield from (("DISAGREEMENT", reason) for reason in certificate["disagreements"])
+
+
+def spell_seconds(seconds: float) -> str:
+    """Say how long something takes.
+
+    Args:
+        seconds: Not negative.
+
+    Returns:
+        Seconds, or hours, minutes and seconds from a minute on.
+
+    Example:
+        >>> spell_seconds(0.0421), spell_seconds(3.21), spell_seconds(4000)
+        ('0.042 s', '3.2 s', '1:06:40 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d} h"

@@ -15,7 +15,7 @@ import torch
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.routes import ROUTES
-from pipeline.display import aligned, evidence, spell_bytes
+from pipeline.display import aligned, evidence, spell_bytes, spell_seconds
 from pipeline.distribution import as_worker
 from pipeline.errors import StoreError
 from pipeline.execution import prepare_run, threads
@@ -159,9 +159,9 @@ class Forecast:
         by = "one process" if self.workers == 1 else f"{self.workers} workers"
         rate = self.points_left / max(self.computing, 1e-12)
         return (
-            f"about {_span(self.seconds)} by {by}: planning {_span(self.planning)}, computing "
-            f"{_span(self.computing)} in all ({rate:.3g} points/s in a process, measured here), writing "
-            f"{_span(self.bytes_left / DISK_SPEED)} at {DISK_SPEED / 1e6:.0f} MB/s meanwhile"
+            f"about {spell_seconds(self.seconds)} by {by}: planning {spell_seconds(self.planning)}, computing "
+            f"{spell_seconds(self.computing)} in all ({rate:.3g} points/s in a process, measured here), writing "
+            f"{spell_seconds(self.bytes_left / DISK_SPEED)} at {DISK_SPEED / 1e6:.0f} MB/s meanwhile"
         )
 
     def _cost(self) -> str:
@@ -261,11 +261,3 @@ def _existing(path: Path) -> Path:
     """The nearest directory that is there: on the disk that would be written to."""
     path = path.resolve()
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _span(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds:.2g} s"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d} h"

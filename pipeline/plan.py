@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from pipeline.autograd.asked import Asked, Wanted, ask, resolve, structures
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.formats import Form, mark_sparse, may_pay
-from pipeline.autograd.function_probe import resolve_device
+from pipeline.autograd.function_probe import probe_indices, resolve_device
 from pipeline.autograd.narrow import Precision, resolve_precision
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
-from pipeline.autograd.planner import Asked, Wanted, ask, probe_indices, resolve, structures
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.spectra import spread

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.display import spell_bytes
+from pipeline.display import spell_bytes, spell_seconds
 from pipeline.hookspecs import hookimpl
 from pipeline.job import RunInfo, ShardInfo, Summary
 
@@ -58,7 +58,7 @@ class Progress:
         left = run.points - run.points_done - self._durable
         log.info(
             "shard %d of %d: %d points durable, %.3g points/s, %s left, ends about %s, %d MiB at most",
-            shard.index + 1, run.shards, run.points_done + self._durable, rate, _span(left / rate),
+            shard.index + 1, run.shards, run.points_done + self._durable, rate, spell_seconds(left / rate),
             f"{datetime.now() + timedelta(seconds=left / rate):%H:%M}", _held() >> 20,
         )  # fmt: skip
 
@@ -100,7 +100,7 @@ def describe(summary: Summary) -> str:
     else:
         rate = summary.computed / max(summary.seconds, 1e-9)
         first = (
-            f"computed {summary.computed} of {summary.points} points in {_span(summary.seconds)} "
+            f"computed {summary.computed} of {summary.points} points in {spell_seconds(summary.seconds)} "
             f"({rate:.3g} points/s, planning and writing included)"
         )
     place = f"result: {summary.path} ({spell_bytes(summary.bytes)} on disk)"
@@ -137,9 +137,3 @@ def _points(count: int) -> str:
 def _held() -> int:
     """Most bytes that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"

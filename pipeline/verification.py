@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.autograd.asked import without_direction
 from pipeline.autograd.border import at_border, callable_of
 from pipeline.autograd.by_differences import REFERENCE, differences_of
 from pipeline.autograd.checks import check_reference
 from pipeline.autograd.contractions import Direction
+from pipeline.autograd.function_probe import probe_indices
 from pipeline.autograd.module_function import as_function
 from pipeline.autograd.narrow import resolve_precision
 from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.planner import probe_indices, without_direction
 from pipeline.autograd.precision import half_inside
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pipeline.display import card, evidence
 
 
@@ -64,39 +61,3 @@ class Certificate:
 
     def _repr_html_(self) -> str:
         return card("Certificate", evidence(self.record()))
-
-
-def symmetry_residual(level: Tensor, order: int) -> float | None:
-    """How far an order-k derivative is from symmetric: the worst over the finite points.
-
-    Args:
-        level: (B, …) + (n,) * k.
-        order: k.
-
-    Returns:
-        max|H - H^T| / max|H|; None below order 2, and where no point is finite.
-    """
-    if order < 2 or level.numel() == 0:
-        return None
-    residuals = asymmetry(level, order)
-    finite = residuals[residuals.isfinite()]
-    return float(finite.max()) if len(finite) else None
-
-
-def asymmetry(level: Tensor, order: int) -> Tensor:
-    """How far an order-k derivative is from symmetric, point by point.
-
-    Args:
-        level: (B, …) + (n,) * k with k >= 2.
-        order: k.
-
-    Returns:
-        (B,) max|H - H^T| / max|H|, the worst over exchanges of neighbouring indices, which make
-        all others; NaN where an entry is not finite.
-    """
-    size = level.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(level.dtype).tiny)
-    worst = torch.zeros_like(size)
-    for axis in range(1, order):
-        difference = level - level.transpose(-axis, -axis - 1)
-        worst = torch.maximum(worst, difference.abs().flatten(1).amax(dim=1))
-    return worst / size

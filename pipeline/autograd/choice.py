@@ -11,12 +11,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluation_plan import Candidate
 from pipeline.autograd.following import TEXT, reads
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.oracle import Deviation, Oracle
+from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
 from pipeline.autograd.routes import ROUTES, Route
 from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError
@@ -142,18 +142,18 @@ def choose(study: Study, oracle: Oracle) -> Choice:
         drafts = sorted(_drafts(study, group, considered), key=lambda draft: draft.seconds)
         for position, draft in enumerate(drafts):
             try:
-                last = trial = _try(study, draft, oracle)
-                _require_agreement(trial, oracle)
+                last = _try(study, draft, oracle)
+                _require_agreement(last, oracle)
             except RefusedError as reason:
-                error = trial.error if last and last.draft is draft else None
+                error = last.error if last and last.draft is draft else None
                 considered.append(draft.seen_as(f"refused: {reason}", error))
                 log.debug("route %s %s is not used: %s", draft.route.name, draft.mode, reason)
             else:
                 slower = [
                     other.seen_as("predicted to be slower") for other in drafts[position + 1 :]
                 ]
-                considered += [*slower, draft.seen_as("used", trial.error)]
-                return Choice(trial, tuple(considered), ())
+                considered += [*slower, draft.seen_as("used", last.error)]
+                return Choice(last, tuple(considered), ())
     reasons = [f"{item.route} {item.mode}: {item.verdict}" for item in considered]
     if last is None:
         listed = "\n".join(f"  - {reason}" for reason in reasons)

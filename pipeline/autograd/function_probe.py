@@ -58,6 +58,22 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def probe_indices(count: int) -> list[int]:
+    """Indices of the points of a grid that candidates are compared on.
+
+    Args:
+        count: N >= 1.
+
+    Returns:
+        Up to five indices: the ends, the middle, and two at no round fraction.
+
+    Example:
+        >>> probe_indices(1000)
+        [0, 381, 500, 723, 999]
+    """
+    return sorted({0, count - 1, count // 2, int(0.3819 * count), int(0.7236 * count)})
+
+
 def probe(
     f: Callable[[Tensor], Tensor], points: Tensor, declared: tuple[int, ...] | None, name: str
 ) -> Probe:

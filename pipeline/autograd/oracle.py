@@ -10,9 +10,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.certificate import symmetry_residual
 from pipeline.autograd.effort import fits_entry_by_entry
 from pipeline.autograd.finite_difference import noise_of, random_signs
+from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import Key, Request, order_of
 from pipeline.autograd.reverse import plain

@@ -1,7 +1,8 @@
-"""Symmetric tensors without their repetitions: only entries with ascending indices, in order.
+"""Symmetric tensors: how far they are from it, and what is left of them without their repetitions.
 
-The entries of an order-k derivative (n,)*k with i_1 <= i_2 <= … <= i_k, in lexicographic order of
-(i_1, …, i_k): C(n+k-1, k) of them, for a matrix its upper triangle row by row.
+Kept are the entries with ascending indices: those of an order-k derivative (n,)*k with
+i_1 <= i_2 <= … <= i_k, in lexicographic order, C(n+k-1, k) of them; of a matrix the upper triangle
+row by row.
 """
 
 from __future__ import annotations
@@ -75,6 +76,42 @@ def unpack(packed: Tensor, order: int) -> Tensor:
         )
     places = _places(n, order).to(packed.device)
     return packed.index_select(-1, places).reshape(*packed.shape[:-1], *(n,) * order)
+
+
+def symmetry_residual(level: Tensor, order: int) -> float | None:
+    """How far an order-k derivative is from symmetric: the worst over the finite points.
+
+    Args:
+        level: (B, …) + (n,) * k.
+        order: k.
+
+    Returns:
+        max|H - H^T| / max|H|; None below order 2, and where no point is finite.
+    """
+    if order < 2 or level.numel() == 0:
+        return None
+    residuals = asymmetry(level, order)
+    finite = residuals[residuals.isfinite()]
+    return float(finite.max()) if len(finite) else None
+
+
+def asymmetry(level: Tensor, order: int) -> Tensor:
+    """How far an order-k derivative is from symmetric, point by point.
+
+    Args:
+        level: (B, …) + (n,) * k with k >= 2.
+        order: k.
+
+    Returns:
+        (B,) max|H - H^T| / max|H|, the worst over exchanges of neighbouring indices, which make
+        all others; NaN where an entry is not finite.
+    """
+    size = level.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(level.dtype).tiny)
+    worst = torch.zeros_like(size)
+    for axis in range(1, order):
+        difference = level - level.transpose(-axis, -axis - 1)
+        worst = torch.maximum(worst, difference.abs().flatten(1).amax(dim=1))
+    return worst / size
 
 
 @lru_cache(maxsize=8)

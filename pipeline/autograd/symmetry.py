@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.autograd.certificate import asymmetry
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.packing import asymmetry
 from pipeline.autograd.request import Request
 from pipeline.autograd.spot_check import SpotCheck, spot_check
 
@@ -79,7 +79,7 @@ def check_symmetry(
         for axis in range(1, operator.order):
             turned = levels[operator.dataset].transpose(-axis, -axis - 1)
             check = spot_check(request, (operator,), point, {operator.dataset: turned}, seed=axis)
-            errors[operator.dataset] = max(check.error.values())
+            errors[operator.name] = max(errors.get(operator.name, 0.0), *check.error.values())
             disagreements += [
                 f"{operator.name} is not symmetric: exchanged, {reason}"
                 for reason in check.disagreements

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from pipeline.autograd import choice, effort
+from pipeline.autograd.asked import Asked
 from pipeline.autograd.choice import Draft, Study, _cannot_pay, choose
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.effort import affordable, fits_entry_by_entry, pass_seconds
 from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.planner import Asked, prepare
+from pipeline.autograd.planner import prepare
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.scalar import derive

@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 
 import pipeline
-from pipeline.autograd.certificate import asymmetry
-from pipeline.autograd.packing import pack, packed_size, unpack
+from pipeline.autograd.operators import Operator
+from pipeline.autograd.packing import asymmetry, pack, packed_size, unpack
+from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
+from pipeline.autograd.spot_check import spot_check
+from pipeline.autograd.symmetry import check_symmetry
 from pipeline.errors import ConfigurationError, DisagreementError
 from pipeline.store.packed import packed_index, places
 
@@ -46,6 +49,24 @@ def test_packing_and_back(n, order, batch, m):
     assert np.array_equal(
         packed.numpy()[..., places(n, order)], unpack(packed, order).flatten(lead)
     )
+
+
+def test_the_worst_exchange_of_indices_counts():
+    point, operator = torch.tensor([1.0, 2.0], dtype=torch.float64), Operator("derivative_3", 3)
+    request = Request(lambda x: (x**3).sum(), point, (), (3,))
+    level = torch.zeros(2, 2, 2, dtype=torch.float64)
+    level[0, 0, 0] = level[1, 1, 1] = 6.0
+    level[0, 0, 1], level[1, 0, 1] = 1.0, -1.0
+    found = check_symmetry(request, (operator,), point, {"derivative_3": level})
+    alone = [
+        spot_check(request, (operator,), point, {"derivative_3": turned}, seed).error[
+            "derivative_3"
+        ]
+        for seed, turned in ((1, level.transpose(1, 2)), (2, level.transpose(0, 1)))
+    ]
+    assert alone[0] > alone[1]
+    assert found.error == {"derivative_3": alone[0]}
+    assert len(found.disagreements) == 2
 
 
 def test_a_number_of_entries_that_fits_no_size():

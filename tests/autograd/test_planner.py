@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.autograd.certificate import symmetry_residual
+from pipeline.autograd.asked import Asked
 from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
 from pipeline.autograd.finite_difference import ridders
+from pipeline.autograd.function_probe import probe_indices
 from pipeline.autograd.memory import OverBudgetError, available_bytes, peak_bytes, power_of_two
+from pipeline.autograd.option_faults import check_options
 from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.planner import Asked, check_options, prepare, probe_indices
+from pipeline.autograd.packing import symmetry_residual
+from pipeline.autograd.planner import prepare
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import (

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import pipeline
+from pipeline.autograd.asked import Asked
+from pipeline.autograd.function_probe import probe_indices
 from pipeline.autograd.module_function import ModuleFunction
-from pipeline.autograd.planner import Asked, prepare, probe_indices
+from pipeline.autograd.planner import prepare
 from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES

@@ -97,10 +97,6 @@ class ColouredCompiledRoute(Route):
         """As route `coloured`."""
         return ColouredRoute().modes(request)
 
-    def takes(self, mode: str, request: Request) -> bool:
-        """As route `coloured`."""
-        return mode in self.modes(request)
-
     def least_seconds(self, mode: str) -> float:
         """Of Inductor's start."""
         return COMPILER_SECONDS

@@ -1,0 +1,163 @@
+"""What is asked: a function and what is wanted of it, up to the request that routes are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from torch import Tensor
+
+from pipeline.autograd.border import callable_of
+from pipeline.autograd.contractions import Direction
+from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
+from pipeline.autograd.narrow import FLOAT64, Precision
+from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
+from pipeline.autograd.request import Request
+from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
+from pipeline.function import BoundFunction
+from pipeline.structure import Structure
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be differentiated, as the user asked for it.
+
+    Attributes:
+        f: Maps one point (d,) to () or (m,).
+        name: Its name, for messages.
+        operators: Names of operators.
+        order: Order of the operator `derivative`.
+        output_shape: Output shape that f has to have; None if any will do.
+        variable: What f is differentiated with respect to.
+        symmetric: full, or packed: only the distinct entries of symmetric results are kept.
+        form: Whether only the entries of a pattern are kept.
+        direction: What jvp, vjp and hvp are taken along.
+        structures: input, output or variable -> the tensors along it, where these are not flat.
+        masses: What weights the Hessian of eigenvalues.
+        precision: In which f is evaluated, which takes and returns what is kept.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    name: str
+    operators: tuple[str, ...]
+    order: int | None = None
+    output_shape: tuple[int, ...] | None = None
+    variable: Variable = WHOLE
+    symmetric: str = "full"
+    form: Form = DENSE
+    direction: Direction | None = None
+    structures: Mapping[str, Structure] = field(default_factory=dict)
+    masses: tuple[float, ...] = ()
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of a function.
+
+    Attributes:
+        operators: Names of operators.
+        order: Order of the operator `derivative`.
+        wrt: With respect to what: see `resolve_variable`.
+        symmetric: full, or packed: only the distinct entries of symmetric results are kept.
+        form: dense, sparse or auto: see `pipeline.autograd.formats.Form`.
+        direction: What jvp, vjp and hvp are taken along; where every point has its own, it stands
+            behind the point in the rows that are evaluated.
+        masses: What weights the Hessian of eigenvalues.
+        pattern: Entries that can be other than zero, where the user gives them.
+        precision: In which the function is evaluated.
+    """
+
+    operators: tuple[str, ...]
+    order: int | None = None
+    wrt: Wrt | None = None
+    symmetric: str = "full"
+    form: str = "dense"
+    direction: Direction | None = None
+    masses: tuple[float, ...] = ()
+    pattern: Pattern | None = None
+    precision: Precision = FLOAT64
+
+
+def ask(function: BoundFunction, wanted: Wanted) -> Asked:
+    """Say what is to be differentiated.
+
+    Args:
+        function: The function; where it is a module, a copy of it is what is evaluated.
+        wanted: What is wanted of it.
+
+    Returns:
+        What `prepare` takes.
+    """
+    f, record, d = callable_of(function), function.function, function.n
+    variable = resolve_variable(wanted.wrt, f, d, function.input_names)
+    known, precision = structures(function, variable), wanted.precision
+    f, variable = precision.function(f), precision.variable(variable)
+    own = record.sparsity if function.chosen is None else {}  # a pattern is that of all outputs
+    given = {name: partial(make, **function.parameters) for name, make in own.items()}
+    if wanted.direction is not None and wanted.direction.vector is None:
+        f, variable = partial(without_direction, f, d), Beside(variable, d)
+    return Asked(
+        f,
+        record.name,
+        wanted.operators,
+        wanted.order,
+        function.output_shape,
+        variable,
+        wanted.symmetric,
+        Form(wanted.form, given, user=wanted.pattern),
+        wanted.direction,
+        known,
+        wanted.masses,
+        precision,
+    )
+
+
+def without_direction(f: Callable[[Tensor], Tensor], columns: int, row: Tensor) -> Tensor:
+    """Evaluate at the point alone that a row (d + size,) begins with."""
+    return f(row[:columns])
+
+
+def resolve(
+    asked: Asked, example: Tensor, output_shape: tuple[int, ...]
+) -> tuple[Request, tuple[Operator, ...]]:
+    """Say what is evaluated, and of which operators only the entries of a pattern are kept.
+
+    Args:
+        asked: What is to be differentiated.
+        example: One point, (d,), of the job's dtype and device.
+        output_shape: () or (m,).
+
+    Returns:
+        The request and the operators.
+    """
+    packed = asked.symmetric == "packed"
+    named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
+    request = Request(asked.f, example, output_shape, (), asked.variable, packed)
+    request = replace(request, evaluated_in=asked.precision)
+    operators = contract(named, asked.direction, request.n, output_shape, asked.masses)
+    request = asking(request, operators)
+    if request.orders:  # the value says where the function has none, whatever its derivative is
+        request = replace(request, orders=tuple(sorted({0, *request.orders})))
+    pattern = choose_pattern(asked.form, request, operators)
+    return replace(request, pattern=pattern), mark_sparse(operators, pattern)
+
+
+def structures(function: BoundFunction, variable: Variable) -> dict[str, Structure]:
+    """Say which dimensions of the results hold tensors that are not flat.
+
+    Args:
+        function: The function.
+        variable: What it is differentiated with respect to.
+
+    Returns:
+        input, output or variable -> the tensors whose entries lie along it.
+    """
+    found = {
+        "input": function.inputs,
+        "output": function.outputs,
+        "variable": variable.structure(function.inputs),
+    }
+    return {name: structure for name, structure in found.items() if structure is not None}
