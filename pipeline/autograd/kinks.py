@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -169,6 +170,16 @@ def _power(base: Any, order: int, exponent: Any = None, **options: Any) -> Tenso
     return whole | zero
 
 
+def _tail(sign: int, lost_from: int) -> Ordered:
+    """Far in a tail the terms of the derivative of order k, powers of x up to 2k, cancel."""
+
+    def condition(x: Tensor, order: int) -> Tensor | None:
+        far: Tensor = sign * x > torch.finfo(x.dtype).eps ** (-0.25 / order)
+        return far if order >= lost_from else None
+
+    return condition
+
+
 def _product(x: Tensor, order: int, *args: Any, **options: Any) -> Tensor | None:
     """Beside zero torch's formula divides the product by its small factor, and the terms cancel."""
     if order < 2 or not x.is_floating_point():
@@ -218,6 +229,9 @@ ORDERED: dict[str, Ordered] = {
     "pow": _power,
     "float_power": _power,
     "prod": _product,
+    "cumprod": _product,
+    "erfcx": _tail(1, 1),
+    "log_ndtr": _tail(-1, 2),
 }
 CONDITIONS: dict[str, Condition] = {
     **{name: condition for condition, names in NAMES for name in names.split()},
@@ -234,6 +248,34 @@ def _is_unknown(name: str, args: Any, options: Any) -> bool:
     orders = [order for order in given if isinstance(order, int | float | str)]
     is_matrix = name == "norm" and args[0].ndim > 1 and bool(args[1:] or options)
     return name in LENGTHS and (is_matrix or any(order != 2 for order in orders))
+
+
+@dataclass(frozen=True)
+class Met:
+    """Where a call meets its kink, or loses its digits.
+
+    Attributes:
+        at: Truth values, of any shape.
+        operands: What it depends on, where it loses digits: it does so all around as well.
+    """
+
+    at: Tensor
+    operands: tuple[Tensor, ...] = ()
+
+    def unlike(self, beside: Met) -> Tensor:
+        """Whether it does so other than by construction.
+
+        Args:
+            beside: The same call at a random place.
+
+        Returns:
+            A truth value, ().
+        """
+        if not self.operands:
+            return (self.at & ~beside.at).any()
+        pairs = zip(self.operands, beside.operands, strict=True)
+        moved = [here != there for here, there in pairs]  # a padded zero is no operand
+        return torch.stack([(self.at & each).any() for each in moved]).any()
 
 
 def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:
@@ -262,9 +304,9 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
         met = _watched(*request.at(point), request.order)
         # what is held meets a comparison at some points and not at others, and so does what is largest
         nearby = always if is_everywhere else _beside(request, point, step)
-        same = [one.shape for one in met] == [one.shape for one in nearby]
-        kinks = [one & ~other for one, other in zip(met, nearby, strict=True)] if same else met
-        flags = [kink.any() for kink in kinks]
+        same = [one.at.shape for one in met] == [one.at.shape for one in nearby]
+        pairs = zip(met, nearby, strict=True) if same else ()
+        flags = [one.unlike(other) for one, other in pairs] or [one.at.any() for one in met]
         return torch.stack(flags).any() if flags else torch.zeros((), dtype=torch.bool)
 
     def find(points: Tensor) -> Tensor:
@@ -276,7 +318,7 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
     return find
 
 
-def _beside(request: Request, point: Tensor, step: Tensor) -> list[Tensor]:
+def _beside(request: Request, point: Tensor, step: Tensor) -> list[Met]:
     g, z = request.at(point)
     for beside_it in (z + step, z - step):
         with suppress(Exception):  # beside the grid the function may raise, on one side at least
@@ -294,22 +336,23 @@ def _looks(request: Request, point: Tensor) -> bool:
     return any(found)
 
 
-def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:
+def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Met]:
     """Where each call that depends on the input meets its kink."""
-    met: list[Tensor] = []
+    met: list[Met] = []
 
     def notice(name: str, args: Any, options: Any) -> None:
         name = name.removeprefix("special_")
         if name in CONDITIONS:
             operands = args if isinstance(args[0], Tensor) else args[::-1]
-            met.append(CONDITIONS[name](*operands, **options))
+            met.append(Met(CONDITIONS[name](*operands, **options)))
         if name in ORDERED:
             others = [None if follow.is_held(value) else value for value in args[1:]]
             at = ORDERED[name](args[0], order, *others, **options)
-            met.extend([] if at is None else [at])
+            operands = tuple(each for each in (args[0], *others) if isinstance(each, Tensor))
+            met.extend([] if at is None else [Met(at, operands)])
         if _is_unknown(name, args, options):
             at = jumps(follow.call, args, options, follow.is_held, order)
-            met.extend([] if at is None else [at])
+            met.extend([] if at is None else [Met(at)])
 
     with torch.no_grad():
         x = z.clone()

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import mpmath
 import pytest
 import torch
 from torch.nn import functional
@@ -230,3 +231,67 @@ def test_a_function_that_raises_close_by_has_no_kink_for_that(sign):
 
     points = torch.tensor([[sign * 1e-3, 1.0, 2.0], [sign * 0.5, 1.0, 2.0]], dtype=torch.float64)
     assert pipeline.evaluate(on_one_side, points, "hessian").status.tolist() == [OK, OK]
+
+
+TAILS = {
+    "erfcx": (
+        torch.special.erfcx,
+        [[3.0], [30.0], [300.0], [3000.0]],
+        [OK, OK, NONSMOOTH, NONSMOOTH],
+    ),
+    "log_ndtr": (
+        torch.special.log_ndtr,
+        [[30.0], [-30.0], [-300.0], [-3000.0]],
+        [OK, OK, NONSMOOTH, NONSMOOTH],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_tail_in_which_torch_has_no_digits_is_flagged(name):
+    f, places, status = TAILS[name]
+    points = torch.tensor(places, dtype=torch.float64)
+    found = pipeline.evaluate(lambda x: f(x).sum(), points, "hessian", on_disagreement="warn")
+    assert found.status.tolist() == status
+    assert pipeline.evaluate(lambda x: f(x).sum(), points, "gradient").status.tolist() == [OK] * 4
+    # those that are not flagged are right: d²/dx² log Phi = -r (x + r) with r = phi / Phi,
+    # d²/dx² erfcx = 2 erfcx + 2 x (2 x erfcx - 2 / sqrt(pi))
+    for x, seen in zip(points[:2, 0], found.hessian[:2, 0, 0], strict=True):
+        with mpmath.workdps(60):
+            x = mpmath.mpf(float(x))
+            formula = {
+                "erfcx": lambda t: mpmath.exp(t * t) * mpmath.erfc(t),
+                "log_ndtr": lambda t: mpmath.log(mpmath.ncdf(t)),
+            }[name]
+            exact = float(mpmath.diff(formula, x, 2))
+        assert float(seen) == pytest.approx(exact, rel=1e-7, abs=1e-60)
+
+
+def test_digits_are_lost_wherever_all_points_of_a_grid_lie():
+    points = torch.tensor([[1e-9], [2e-9], [-3e-9]], dtype=torch.float64)
+    f = pipeline.evaluate(lambda x: x.sinc().sum(), points, "gradient", on_disagreement="warn")
+    assert f.status.tolist() == [NONSMOOTH] * 3
+    far = torch.tensor([[-400.0], [-500.0]], dtype=torch.float64)
+
+    def tail(x):
+        return torch.special.log_ndtr(x).sum()
+
+    assert pipeline.evaluate(tail, far, "hessian", on_disagreement="warn").status.tolist() == [4, 4]
+
+
+def test_a_padded_zero_loses_no_digits():
+    points = torch.tensor([[0.5, 1.0], [0.25, 2.0]], dtype=torch.float64)
+
+    def padded(x):
+        return functional.pad(x, (0, 2)).sinc().sum()
+
+    assert pipeline.evaluate(padded, points, "hessian").status.tolist() == [OK, OK]
+
+
+def test_cumulative_products_beside_zero_are_flagged():
+    points = torch.tensor([[0.5, 1.0, 2.0], [0.5, 2e-17, 2.0]], dtype=torch.float64)
+
+    def f(x):
+        return torch.sin(x).cumprod(0).sum()
+
+    assert pipeline.evaluate(f, points, "hessian", on_disagreement="warn").status.tolist() == [1, 4]
