@@ -84,7 +84,7 @@ def prepare(
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
         where several operators were asked for.
 
-    Example:
+    Examples:
         >>> import torch
         >>> evaluator = prepare(lambda x: (x**3).sum(), torch.ones(4, 2).double(), "hessian")
         >>> evaluator(torch.ones(1, 2).double())
@@ -124,7 +124,7 @@ def evaluate(
     Raises:
         MemoryBudgetError: The result does not fit into memory.
 
-    Example:
+    Examples:
         >>> import torch
         >>> evaluate(lambda x: (x**3).sum(), torch.ones(1, 2).double(), "gradient").gradient
         tensor([[3., 3.]], dtype=torch.float64)

@@ -20,7 +20,7 @@ def card(title: str, facts: Mapping[str, object] | Iterable[tuple[str, object]])
     Returns:
         HTML.
 
-    Example:
+    Examples:
         >>> card("A <b>", {"x": 1})[:37]
         '<div><strong>A &lt;b&gt;</strong><tab'
     """
@@ -58,7 +58,7 @@ def spell_bytes(count: float) -> str:
     Returns:
         The number in the largest unit of which there is one.
 
-    Example:
+    Examples:
         >>> spell_bytes(700), spell_bytes(3 << 19)
         ('700 bytes', '1.5 MiB')
     """
@@ -78,7 +78,7 @@ def spell_value(value: Any) -> str:
     Returns:
         Names and values with commas, entries of lists with semicolons.
 
-    Example:
+    Examples:
         >>> spell_value({"a": 1.0, "b": [2, 3e-7]})
         'a 1.0, b 2; 3.0e-07'
     """
@@ -100,7 +100,7 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     Returns:
         A line for each.
 
-    Example:
+    Examples:
         >>> aligned([("a", "1"), ("bc", "2")])
         ['  a   1', '  bc  2']
     """
@@ -152,7 +152,7 @@ def spell_seconds(seconds: float) -> str:
     Returns:
         Seconds, or hours, minutes and seconds from a minute on.
 
-    Example:
+    Examples:
         >>> spell_seconds(0.0421), spell_seconds(3.21), spell_seconds(4000)
         ('0.042 s', '3.2 s', '1:06:40 h')
     """

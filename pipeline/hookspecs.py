@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker("pipeline")
 def pipeline_functions() -> Sequence[Function]:  # type: ignore[empty-body]
     """Contribute functions.
 
-    Example:
+    Examples:
         >>> from pipeline import Function, hookimpl
         >>> def build(scale: float = 1.0):
         ...     return lambda x: scale * (x**2).sum()
@@ -37,7 +37,7 @@ def pipeline_functions() -> Sequence[Function]:  # type: ignore[empty-body]
 def pipeline_grids() -> Sequence[GridKind]:  # type: ignore[empty-body]
     """Contribute kinds of grids.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from pipeline import GridKind, hookimpl
         >>> from pipeline.grids.points import PointsGrid
@@ -58,7 +58,7 @@ def pipeline_grids() -> Sequence[GridKind]:  # type: ignore[empty-body]
 def pipeline_run_started(run: RunInfo) -> None:
     """Observe that a run starts or goes on; nothing has been computed yet.
 
-    Example:
+    Examples:
         >>> from pipeline import hookimpl
         >>> class Plugin:
         ...     @hookimpl
@@ -71,7 +71,7 @@ def pipeline_run_started(run: RunInfo) -> None:
 def pipeline_batch_evaluated(run: RunInfo, points: int) -> None:
     """Observe that `points` more points were evaluated; they are not durable yet.
 
-    Example:
+    Examples:
         >>> from pipeline import hookimpl
         >>> class Plugin:
         ...     @hookimpl
@@ -84,7 +84,7 @@ def pipeline_batch_evaluated(run: RunInfo, points: int) -> None:
 def pipeline_shard_finished(run: RunInfo, shard: ShardInfo) -> None:
     """Observe that a shard is durable on disk.
 
-    Example:
+    Examples:
         >>> from pipeline import hookimpl
         >>> class Plugin:
         ...     @hookimpl
@@ -97,7 +97,7 @@ def pipeline_shard_finished(run: RunInfo, shard: ShardInfo) -> None:
 def pipeline_point_failed(run: RunInfo, index: int, reason: str) -> None:
     """Observe that the function raised at one point; its status is `failed`.
 
-    Example:
+    Examples:
         >>> from pipeline import hookimpl
         >>> class Plugin:
         ...     @hookimpl
@@ -110,7 +110,7 @@ def pipeline_point_failed(run: RunInfo, index: int, reason: str) -> None:
 def pipeline_run_finished(run: RunInfo, summary: Summary) -> None:
     """Observe that every shard is durable and `result.h5` exists.
 
-    Example:
+    Examples:
         >>> from pipeline import hookimpl
         >>> class Plugin:
         ...     @hookimpl

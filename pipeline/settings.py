@@ -248,7 +248,7 @@ def parse_bytes(text: str | None) -> int | None:
     Raises:
         ConfigurationError: It is no size.
 
-    Example:
+    Examples:
         >>> parse_bytes("2GiB")
         2147483648
     """

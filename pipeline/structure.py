@@ -53,7 +53,7 @@ class Structure:
         Returns:
             As many names as the row has entries.
 
-        Example:
+        Examples:
             >>> Structure.of({"r": (1, 2), "q": ()}).labels("x")
             ('r[0,0]', 'r[0,1]', 'q')
         """

@@ -67,7 +67,7 @@ def probe_indices(count: int) -> list[int]:
     Returns:
         Up to five indices: the ends, the middle, and two at no round fraction.
 
-    Example:
+    Examples:
         >>> probe_indices(1000)
         [0, 381, 500, 723, 999]
     """

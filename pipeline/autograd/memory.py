@@ -147,7 +147,7 @@ def power_of_two(limit: int) -> int:
     Returns:
         The power of two.
 
-    Example:
+    Examples:
         >>> power_of_two(100), power_of_two(0)
         (64, 1)
     """

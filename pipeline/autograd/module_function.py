@@ -32,7 +32,7 @@ class ModuleFunction:
     Raises:
         FunctionError: It acts differently at every call, or cannot be copied.
 
-    Example:
+    Examples:
         >>> f = ModuleFunction(torch.nn.Linear(2, 1, bias=False))
         >>> f(torch.ones(2, dtype=torch.float64)).dtype  # its weights are converted
         torch.float64
@@ -170,7 +170,7 @@ def module_function(
         FunctionError: The weights cannot be read or are not those of the module, or the module acts
             differently at every call.
 
-    Example:
+    Examples:
         >>> f = module_function(torch.nn.Linear(2, 1), weights={"weight": torch.ones(1, 2), "bias": torch.zeros(1)})
         >>> f(torch.tensor([1.0, 2.0]))
         tensor([3.])

@@ -25,7 +25,7 @@ def packed_size(n: int, order: int) -> int:
     Returns:
         C(n+k-1, k).
 
-    Example:
+    Examples:
         >>> packed_size(3, 2), packed_size(3, 3)
         (6, 10)
     """
@@ -42,7 +42,7 @@ def pack(tensor: Tensor, order: int) -> Tensor:
     Returns:
         (…, C(n+k-1, k)).
 
-    Example:
+    Examples:
         >>> pack(torch.tensor([[1.0, 2.0], [2.0, 3.0]]), 2)
         tensor([1., 2., 3.])
     """
@@ -63,7 +63,7 @@ def unpack(packed: Tensor, order: int) -> Tensor:
     Raises:
         ValueError: There is no n to which so many entries belong.
 
-    Example:
+    Examples:
         >>> unpack(torch.tensor([1.0, 2.0, 3.0]), 2)
         tensor([[1., 2.],
                 [2., 3.]])

@@ -25,7 +25,7 @@ def flat_grad(
     Returns:
         Shape (n,); zeros where y does not depend on x.
 
-    Example:
+    Examples:
         >>> x = torch.arange(4.0, requires_grad=True)
         >>> flat_grad((x**2).sum(), x)
         tensor([0., 2., 4., 6.])
@@ -57,7 +57,7 @@ def jacobian(y: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:
     Returns:
         Shape ``y.shape + x.shape``; zeros where y does not depend on x.
 
-    Example:
+    Examples:
         >>> x = torch.ones(4, requires_grad=True)
         >>> jacobian(x * x * torch.arange(4), x).diagonal()
         tensor([0., 2., 4., 6.])
@@ -80,7 +80,7 @@ def hessian(y: Tensor, x: Tensor) -> Tensor:
     Returns:
         Shape ``y.shape + x.shape + x.shape``; zeros where y does not depend on x.
 
-    Example:
+    Examples:
         >>> x = torch.ones(2, requires_grad=True)
         >>> hessian((x**3).sum(), x)
         tensor([[6., 0.],

@@ -134,7 +134,7 @@ def interleaved(shards: Sequence[int], count: int) -> list[Chunk]:
     Returns:
         The chunks that are not empty.
 
-    Example:
+    Examples:
         >>> interleaved([0, 1, 2, 3, 4], 2)
         [(0, 2, 4), (1, 3)]
     """

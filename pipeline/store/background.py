@@ -86,7 +86,7 @@ class BackgroundWriter(Generic[Label]):
     Args:
         depth: Most tasks that wait: it bounds the memory that batches take.
 
-    Example:
+    Examples:
         >>> with BackgroundWriter() as writer:
         ...     pass
     """

@@ -93,7 +93,7 @@ def cut(spans: Iterable[Span], rows: int) -> Iterator[Span]:
     Yields:
         start, stop of each batch.
 
-    Example:
+    Examples:
         >>> list(cut([(0, 5), (8, 10)], 4))
         [(0, 4), (4, 5), (8, 10)]
     """
@@ -111,7 +111,7 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     Returns:
         The same points in as few ranges as there can be.
 
-    Example:
+    Examples:
         >>> joined([(0, 2), (2, 5), (8, 10)])
         [(0, 5), (8, 10)]
     """

@@ -23,7 +23,7 @@ def spell_crc32(value: int) -> str:
     Returns:
         Its text.
 
-    Example:
+    Examples:
         >>> spell_crc32(255)
         'crc32:000000ff'
     """
@@ -41,7 +41,7 @@ def joined_crc32(first: int, second: int, length: int) -> int:
     Returns:
         That of both.
 
-    Example:
+    Examples:
         >>> import zlib
         >>> joined_crc32(zlib.crc32(b"ab"), zlib.crc32(b"cde"), 3) == zlib.crc32(b"abcde")
         True

@@ -120,7 +120,7 @@ def chunk_shape(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     Returns:
         Shape of a chunk.
 
-    Example:
+    Examples:
         >>> chunk_shape((1000000, 10, 10), 8), chunk_shape((50, 1000, 1000), 8)
         ((655, 10, 10), (1, 65, 1000))
     """

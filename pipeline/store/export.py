@@ -68,7 +68,7 @@ def select_points(text: str, count: int) -> Sequence[int]:
     Raises:
         StoreError: It is no such choice, or there is no such point.
 
-    Example:
+    Examples:
         >>> select_points("0,3:5,-1", 10)
         [0, 3, 4, 9]
     """

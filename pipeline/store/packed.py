@@ -37,7 +37,7 @@ def packed_index(n: int, order: int) -> NDArray[Any]:
     Returns:
         Ascending, (C(n+k-1, k),), int32 where that is enough, else int64.
 
-    Example:
+    Examples:
         >>> packed_index(3, 2)
         array([0, 1, 2, 4, 5, 8], dtype=int32)
     """

@@ -158,7 +158,7 @@ def shard_ranges(points: int, rows: int) -> list[tuple[int, int]]:
     Returns:
         start, stop of every shard.
 
-    Example:
+    Examples:
         >>> shard_ranges(10, 4)
         [(0, 4), (4, 8), (8, 10)]
     """

@@ -210,7 +210,7 @@ def share_out(spans: Sequence[Span], number: int, workers: int) -> Sequence[Span
     Returns:
         The worker's own.
 
-    Example:
+    Examples:
         >>> [share_out(((0, 4), (4, 8), (8, 9)), number, 2) for number in (0, 1)]
         [((0, 4),), ((4, 8), (8, 9))]
     """

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import pipeline.testing
 from pipeline.store.layout import STATUS
 
 DOCS = ROOT / "docs"
@@ -48,6 +49,19 @@ def test_every_function_status_and_command_is_in_the_reference():
     assert set(generate.STATUS) == set(STATUS)
     assert "| `rosenbrock` |" in generate.functions()
     assert "### results verify" in generate.commands()
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (DOCS / "reference" / "python.md").read_text()
+    for package in (pipeline, pipeline.testing):
+        for name in package.__all__:
+            place = rf"^::: [\w.]+\.{name}$|`{package.__name__}\.{name}`"
+            assert re.search(place, page, flags=re.MULTILINE), name
+
+
+def test_examples_of_docstrings_are_shown_as_code():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        assert "\n    Example:\n" not in path.read_text(), f"{path}: the site knows `Examples:`"
 
 
 def test_every_part_that_a_page_asks_for_is_made_and_every_part_is_asked_for():
@@ -98,6 +112,9 @@ def test_the_site_is_built_strictly_without_a_network_and_needs_none(site):
     for page in site.rglob("*.html"):
         found = [tag for tag in REMOTE.findall(page.read_text()) if 'rel="canonical"' not in tag]
         assert not found, (page, found)
+        assert "<p>import " not in page.read_text(), (
+            f"{page}: the example of a docstring is no code"
+        )
     for sheet in site.rglob("*.css"):
         assert not IN_CSS.search(sheet.read_text()), sheet
 

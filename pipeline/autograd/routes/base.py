@@ -206,7 +206,7 @@ def spell_mode(directions: tuple[str, ...]) -> str:
     Returns:
         The mode, outermost first.
 
-    Example:
+    Examples:
         >>> spell_mode(("rev", "fwd"))
         'fwd_over_rev'
     """

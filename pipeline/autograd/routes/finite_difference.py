@@ -32,7 +32,7 @@ def difference_modes(order: int) -> tuple[str, ...]:
     Returns:
         Modes, outermost level first.
 
-    Example:
+    Examples:
         >>> difference_modes(2)
         ('central_over_rev', 'central_over_central')
     """
