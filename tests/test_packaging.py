@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import version
@@ -43,6 +44,18 @@ def test_the_wheel_can_be_published(tmp_path):
         "plugins/py.typed",
     ):
         assert name in names, name
+
+
+@pytest.mark.slow
+def test_the_source_archive_holds_all_that_is_needed_to_test_and_to_document(tmp_path):
+    run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", tmp_path, ROOT)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    kept = {*run("git", "ls-files", cwd=ROOT).splitlines(), "MANIFEST.in"}
+    missing = {name for name in kept - names if not name.startswith((".", "outputs/"))}
+    assert not missing
+    assert not [name for name in names if name.endswith(".pyc")]
 
 
 @pytest.mark.slow
