@@ -299,7 +299,10 @@ class Work:
 
     def keeping(self, plan: RunPlan) -> Work:
         """Give the same work, to be stored as the run was begun, whatever is asked for now."""
-        return replace(self, job=replace(self.job, storage=Storage.of(plan.storage)))
+        storage = Storage.of(plan.storage)
+        if storage == self.job.storage:
+            return self  # with the pattern that it has found
+        return replace(self, job=replace(self.job, storage=storage))
 
     def same_but_for_the_source(self) -> list[str]:
         """Ids of runs beside this one that asked the same of another source of the function."""

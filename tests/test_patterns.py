@@ -65,6 +65,13 @@ def test_both_triangles_come_from_a_symmetric_matrix_market_file(tmp_path):
     assert any("pattern: given, and confirmed" in note for note in found.certificate.unchecked)
 
 
+def test_a_run_finds_its_pattern_once(tmp_path, caplog):
+    with caplog.at_level("INFO", "pipeline"):
+        pipeline.run(chain, POINTS, "jacobian", format="sparse", output_dir=tmp_path).close()
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("entries are kept" in line for line in said) == 1
+
+
 def test_what_is_given_is_part_of_the_identity(tmp_path):
     runs = {}
     wider = BAND + np.roll(np.eye(12), 2, 0)
