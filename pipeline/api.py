@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -82,7 +82,8 @@ def prepare(
 
     Returns:
         An evaluator: ``evaluator(points)`` with points (B, n) gives (B, …), or a dict by dataset name
-        where several operators were asked for.
+        where several operators were asked for. It evaluates nothing else: a derivative can be
+        finite where the function has no value, which `evaluate` and `run` flag.
 
     Examples:
         >>> import torch
@@ -92,7 +93,8 @@ def prepare(
                  [0., 6.]]], dtype=torch.float64)
     """
     grid, options, asked = _ask(function, example_points, operators, keywords)
-    return plan_evaluator(asked, _probe_points(grid, options), options, count)
+    bare = replace(asked, judged=False)  # by what comes out nobody is told where f has no value
+    return plan_evaluator(bare, _probe_points(grid, options), options, count)
 
 
 def evaluate(

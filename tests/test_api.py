@@ -49,6 +49,7 @@ def test_prepare_gives_a_bare_evaluator():
     assert torch.equal(
         evaluator(X[1:2])[0], torch.tensor([[802.0, -400.0], [-400.0, 200.0]]).double()
     )
+    assert evaluator._request.orders == (2,)  # no value, which only a verdict on points needs
     both = pipeline.prepare(cubes, X, ("value", "gradient"))(X)
     assert set(both) == {"value", "gradient"}
 

@@ -37,6 +37,8 @@ class Asked:
         structures: input, output or variable -> the tensors along it, where these are not flat.
         masses: What weights the Hessian of eigenvalues.
         precision: In which f is evaluated, which takes and returns what is kept.
+        judged: Points are judged: f is evaluated beside its derivatives, which may be finite where
+            it has no value.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -51,6 +53,7 @@ class Asked:
     structures: Mapping[str, Structure] = field(default_factory=dict)
     masses: tuple[float, ...] = ()
     precision: Precision | None = None
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def resolve(
     request = replace(request, evaluated_in=asked.precision)
     operators = contract(named, asked.direction, request.n, output_shape, asked.masses)
     request = asking(request, operators)
-    if request.orders:  # the value says where the function has none, whatever its derivative is
+    if request.orders and asked.judged:
         request = replace(request, orders=tuple(sorted({0, *request.orders})))
     pattern = choose_pattern(asked.form, request, operators)
     return replace(request, pattern=pattern), mark_sparse(operators, pattern)

@@ -193,7 +193,8 @@ def _drafts(
 ) -> list[Draft]:
     """Count the cost of every candidate, unless its preparation alone takes longer than another."""
     drafts: list[Draft] = []
-    for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds(pair[1])):
+    request = study.request
+    for route, mode in sorted(group, key=lambda pair: pair[0].least_seconds(request, pair[1])):
         reason = _cannot_pay(study, route, mode, drafts)
         if reason:
             considered.append(Candidate(route.name, mode, f"not tried: {reason}"))
@@ -208,7 +209,7 @@ def _drafts(
 
 def _cannot_pay(study: Study, route: Route, mode: str, drafts: Sequence[Draft]) -> str:
     """Why a candidate cannot be faster than the best of those whose cost is known; else nothing."""
-    least = route.least_seconds(mode)
+    least = route.least_seconds(study.request, mode)
     soonest = study.point_by_point if not drafts and least > 0 else float("inf")
     if min([soonest, *(draft.seconds for draft in drafts)]) <= least:
         return f"the job takes less than the {least:.3g} s to prepare it"

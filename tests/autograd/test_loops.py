@@ -141,6 +141,24 @@ def test_dense_formulas_stay_unrolled():
     assert not isinstance(scalar._arranged.__wrapped__(asked), Loops)
 
 
+@pytest.mark.parametrize("name", ["mixed", "energy"])
+def test_the_time_of_deriving_is_counted_before_it_is_spent(name):
+    asked, route = request(FUNCTIONS[name]), scalar.ScalarRoute()
+    least = route.least_seconds(asked, route.modes(asked)[0]) - scalar.COMPILER_SECONDS
+    nodes = len(derive(asked).dag.nodes)
+    assert nodes / 3 < least / scalar.DERIVED_SECONDS < 3 * nodes
+
+
+def test_a_function_that_refuses_to_be_watched_is_counted_as_nothing():
+    def refuses(x):
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise RuntimeError("watched")
+        return x * x
+
+    asked, route = request(torch.square), scalar.ScalarRoute()
+    assert route.least_seconds(replace(asked, f=refuses), "rev") == scalar.COMPILER_SECONDS
+
+
 def test_too_many_formulas_are_refused(monkeypatch):
     monkeypatch.setattr(scalar, "BUDGET", 5)
     with pytest.raises(RefusedError, match="its entries have formulas of .* scalar operations"):

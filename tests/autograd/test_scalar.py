@@ -1,8 +1,10 @@
 """Route `scalar`: every operation against torch's own reverse mode, at ordinary and special points."""
 
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -353,6 +355,21 @@ def branches(x):
 def test_is_refused(f, reason):
     with pytest.raises((RefusedError, RuntimeError), match=reason):
         derive(request(f, 2))
+
+
+def test_what_a_constant_multiplies_or_divides_is_not_looked_at():
+    """Torch takes no derivative with respect to constants, in which the operand would stand."""
+    factors = torch.tensor([3.0, -7.0], dtype=torch.float64)
+
+    def f(x):
+        return (x * factors / 7 - 2.5 * x).sum()
+
+    program = derive(replace(request(f, 1, torch.ones(2).double()), orders=(1,)))
+    assert [node for node in program.watched if program.dag.value(node) is None] == []
+    point = torch.tensor([math.inf, math.nan], dtype=torch.float64)
+    levels, flags = interpret(program, point[None])
+    assert_equal(levels, [derivatives(f, point, 1)[1][None]])
+    assert not flags.any()
 
 
 @pytest.mark.slow

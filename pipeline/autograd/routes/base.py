@@ -48,10 +48,11 @@ class Route(ABC):
         """Tell whether a mode that fits the order can be evaluated by this route: its own, as a rule."""
         return mode in self.modes(request)
 
-    def least_seconds(self, mode: str) -> float:
+    def least_seconds(self, request: Request, mode: str) -> float:
         """Time that preparing takes at least: shorter jobs do not even ask for the cost.
 
         Args:
+            request: What to evaluate.
             mode: One that the route takes.
 
         Returns:

@@ -48,7 +48,7 @@ class ColouredRoute(Route):
             return ()
         return ("fwd", "rev", BOTH) if request.order == 1 else ("fwd_over_rev",)
 
-    def least_seconds(self, mode: str) -> float:
+    def least_seconds(self, request: Request, mode: str) -> float:
         """Of loading forward mode; a pattern alone is found sooner."""
         return FORWARD_SECONDS if "fwd" in mode else FORWARD_SECONDS / 3
 
@@ -97,7 +97,7 @@ class ColouredCompiledRoute(Route):
         """As route `coloured`."""
         return ColouredRoute().modes(request)
 
-    def least_seconds(self, mode: str) -> float:
+    def least_seconds(self, request: Request, mode: str) -> float:
         """Of Inductor's start."""
         return COMPILER_SECONDS
 

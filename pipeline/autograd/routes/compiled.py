@@ -54,7 +54,7 @@ class CompiledRoute(Route):
         """As route `vmap`: later where a mode takes far more sweeps than the best."""
         return VmapRoute().rank(request, mode)
 
-    def least_seconds(self, mode: str) -> float:
+    def least_seconds(self, request: Request, mode: str) -> float:
         """Of Inductor's start."""
         return COMPILER_SECONDS
 

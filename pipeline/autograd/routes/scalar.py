@@ -37,6 +37,8 @@ LOOPED = 400_000  # nodes of a sparse derivative, tables in place of code: ten s
 ENTRIES = 1_000_000  # distinct, constant ones included
 COMPILER_SECONDS = 4.0  # of starting to compile, whatever it is
 NODE_SECONDS = 2.5e-3  # of compiling one operation
+DERIVED_SECONDS = 16e-6  # of deriving one node of the graph and finding its formula
+GROWTH = 4  # nodes of a gradient, per node of the function
 SHORTER = 2  # times as short as what it replaces: a formula that is looked up is slower
 PIECE = 256  # points that are taken from reverse mode together
 
@@ -53,9 +55,9 @@ class ScalarRoute(Route):
         """Symbolic differentiation is a reverse sweep at every level."""
         return (spell_mode(("rev",) * request.order),)
 
-    def least_seconds(self, mode: str) -> float:
-        """Of the compiler's start."""
-        return COMPILER_SECONDS
+    def least_seconds(self, request: Request, mode: str) -> float:
+        """Of the compiler's start, and of deriving as many nodes as the function's entries lead to."""
+        return COMPILER_SECONDS + DERIVED_SECONDS * _foreseen(request)
 
     def cost(self, request: Request, mode: str, chunk: int | None, budget: int) -> Cost:
         """Count the operations of the program, and the bytes of a point and its results.
@@ -71,7 +73,7 @@ class ScalarRoute(Route):
             point_bytes=2 * entries * request.example.dtype.itemsize,
             fixed_bytes=0,
             operations=nodes,
-            setup_seconds=COMPILER_SECONDS + NODE_SECONDS * work.statements,
+            setup_seconds=self.least_seconds(request, mode) + NODE_SECONDS * work.statements,
             batch_seconds=2e-5,
             point_seconds=2e-10 * nodes + 1e-9 * entries,
         )
@@ -169,13 +171,30 @@ def derive(request: Request) -> Program:
 
 def _require_small(request: Request, budget: int) -> None:
     """Refuse what has far too many operations before they are traced: that takes long."""
-    g, z = request.at(request.example)
-    with torch.no_grad(), Meter() as meter:
-        g(z)
-    if meter.flops > FAR * budget:
+    flops = _counted(request).flops
+    if flops > FAR * budget:
         raise RefusedError(
-            f"its matrix products take {meter.flops:.2g} operations, far more than {budget}"
+            f"its matrix products take {flops:.2g} operations, far more than {budget}"
         )
+
+
+def _foreseen(request: Request) -> int:
+    """Nodes of the graph, counted before it is derived."""
+    try:
+        meter = _counted(request)
+    except Exception:  # a function may refuse to be watched; then the cost says why
+        return 0
+    own = meter.traffic // request.example.dtype.itemsize + int(meter.flops)
+    budget = BUDGET if request.pattern is None else LOOPED
+    return min(own * int(GROWTH ** (request.order - 1)), budget)
+
+
+def _counted(request: Request) -> Meter:
+    g, z = request.at(request.example)
+    meter = Meter()
+    with torch.no_grad(), meter:
+        g(z)
+    return meter
 
 
 def _whole(request: Request, dag: Dag, outputs: Tensor) -> list[Tensor]:

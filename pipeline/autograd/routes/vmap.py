@@ -34,7 +34,7 @@ class VmapRoute(Route):
         candidates = [(first,) + ("fwd",) * (k - 1) for first in inner] + [("rev",) * k]
         return tuple(dict.fromkeys(spell_mode(candidate) for candidate in candidates))
 
-    def least_seconds(self, mode: str) -> float:
+    def least_seconds(self, request: Request, mode: str) -> float:
         """Forward mode loads decompositions, and with these torch's compiler, when first used."""
         return FORWARD_SECONDS if "fwd" in mode else 0.0
 

@@ -97,13 +97,19 @@ def _one_plus_square(dag: Dag, x: int, sign: str = "add") -> int:
     return dag.apply(sign, dag.constant(1.0), _square(dag, x))
 
 
+def _unless_constant(dag: Dag, own: int, name: str, *args: int) -> int:
+    """A cotangent; of a constant there is none, and what torch does not multiply cannot be NaN."""
+    return dag.constant(0.0) if dag.value(own) is not None else dag.apply(name, *args)
+
+
 def _pull_mul(dag: Dag, node: int, args: tuple[int, ...], g: int) -> tuple[int, ...]:
-    return dag.apply("mul", g, args[1]), dag.apply("mul", g, args[0])
+    pairs = zip(args, reversed(args), strict=True)
+    return tuple(_unless_constant(dag, own, "mul", g, other) for own, other in pairs)
 
 
 def _pull_div(dag: Dag, node: int, args: tuple[int, ...], g: int) -> tuple[int, ...]:
     quotient = dag.apply("div", g, args[1])
-    return quotient, dag.apply("neg", dag.apply("mul", quotient, node))
+    return quotient, dag.apply("neg", _unless_constant(dag, args[1], "mul", quotient, node))
 
 
 def _pull_where(dag: Dag, node: int, args: tuple[int, ...], g: int) -> tuple[int, ...]:
