@@ -250,7 +250,8 @@ class Execution:
         return lambda shard: shard.append(rows())
 
     def _points(self, start: int, stop: int) -> Tensor:
-        return self.transfer.put(rows_of(self.work.grid, start, stop))
+        rows = rows_of(self.work.grid, start, stop)
+        return self.transfer.put(self.work.precision.rounded(rows))
 
     def _provenance(self, started: str, failures: Mapping[int, str]) -> dict[str, Any]:
         job, plan = self.work.job, self.evaluator.plan

@@ -160,7 +160,7 @@ class Oracle:
         _, z = self.view.request.at(self.points[point])
         scale = float(z.abs().max().clamp_min(1e-30))
         order = order_of(self.view.request.keys[position])
-        natural = self.floors[point][position] * max(scale, 1.0) ** order / scale**order
+        natural = self.floors[point][position] * _power(max(1.0, 1 / scale), order)
         return min(8 * self._wobbles[point][position], self.tolerance * natural)
 
     @cached_property
@@ -258,7 +258,7 @@ def _floors(view: View, point: Tensor) -> list[float]:
     with torch.no_grad():
         value = g(z).abs().nan_to_num(0, 0, 0).max()
     scale = float(z.abs().max().clamp_min(1.0))
-    return [float(value) / scale ** order_of(key) for key in view.request.keys]
+    return [float(value) / _power(scale, order_of(key)) for key in view.request.keys]
 
 
 def _noise(view: View, point: Tensor, rows: Sequence[Tensor]) -> float:
@@ -278,7 +278,7 @@ def _noise(view: View, point: Tensor, rows: Sequence[Tensor]) -> float:
 
     pairs = zip(view.request.keys, rows, strict=True)
     sizes = ((order_of(key), float(row.nan_to_num(0, 0, 0).abs().max())) for key, row in pairs)
-    size = max(largest * scale**order for order, largest in sizes)
+    size = max(largest * _power(scale, order) for order, largest in sizes)
     try:
         noise = noise_of(phi)
     except Exception:  # beside the point the function may raise
@@ -291,6 +291,11 @@ def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tenso
     pairs = [pair for rows in zip(own, expected, strict=True) for pair in zip(*rows, strict=True)]
     gaps = [_size_and_difference(mine, true) for mine, true in pairs]
     return max((gap / size for size, gap in gaps if size > 0 and gap < float("inf")), default=0.0)
+
+
+def _power(base: float, order: int) -> float:
+    """Infinite where it overflows, which Python's own power raises for."""
+    return math.prod([base] * order)
 
 
 def _as_finite(expected: Tensor, own: Tensor) -> Tensor:
