@@ -72,15 +72,31 @@ def sections(account: Facts) -> Sections:
         (name, f"{tuple(entry['shape'])} {entry['dtype']}", _unit(entry["units"]), entry["about"])
         for name, entry in account["datasets"].items()
     ]
-    origin = [(key, spell_value(value)) for key, value in account["origin"].items() if value]
+    origin = account["origin"] | {"grid": _grid_in_short(account["origin"]["grid"])}
+    origins = [(key, spell_value(value)) for key, value in origin.items() if value]
     every: Sections = [
         ("", list(_summary(account["result"]))),
         ("datasets", datasets),
-        ("origin", origin),
+        ("origin", origins),
         ("evidence", list(evidence(account["certificate"]))),
         ("failures", list(_failures(account["failures"]))),
     ]
     return [(head, rows) for head, rows in every if rows]
+
+
+def _grid_in_short(spec: Any) -> Any:
+    """What a grid is: its kind first, and once what is the same for all inputs."""
+    if not isinstance(spec, dict):  # of a stranger's file
+        return spec
+    named = {"name": spec.get("name", ""), **spec}
+    return {
+        name: f"{spell_value(value[0])} each" if _is_same(value) else value
+        for name, value in named.items()
+    }
+
+
+def _is_same(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(one == value[0] for one in value)
 
 
 def _decoded(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from store.stored_runs import CERTIFICATE, PROVENANCE, write_run
 
 import pipeline
 from pipeline import results
-from pipeline.account import facts
+from pipeline.account import facts, sections
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.store.integrity import check_file
 from pipeline.store.layout import write_group
@@ -218,6 +218,25 @@ def test_show_gives_an_account_of_anything(anything, capsys):
     account = json.loads(capsys.readouterr().out)
     assert account["datasets"]["hessian"]["dtype"] == "float64"
     assert account["certificate"]["reference_error"]["hessian"] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        (
+            {"count": [5, 5], "lower": [-1.0, 0.0], "n": 2, "name": "linspace"},
+            "name linspace, count 5 each, lower -1.0; 0.0, n 2",
+        ),
+        ({"name": "points", "digest": "7f"}, "name points, digest 7f"),
+        ("strange", "strange"),
+    ],
+)  # fmt: skip
+def test_show_says_once_what_is_the_same_for_all_inputs(run, grid, said):
+    with pipeline.open_results(run) as opened:
+        account = facts(opened)
+    account["origin"]["grid"] = grid
+    (rows,) = [rows for head, rows in sections(account) if head == "origin"]
+    assert dict(rows)["grid"] == said
 
 
 @pytest.fixture
