@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}
 # Products with a vector, which torch's own registry leaves out -> which argument is the matrix.
 MATRIX_OF = {torch.ops.aten.mv: 0, torch.ops.aten.addmv: 1}
 UNLIMITED = 1 << 62
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), "/proc/self/cgroup"
+# Controllers, nothing for version 2 -> where they are mounted, and files with the limit, what is used,
+# and the name of what of it are copies of files, which the kernel takes back when it needs them.
+USAGE = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 class OverBudgetError(Exception):
@@ -71,27 +79,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= self._sizes.pop(key, 0)
 
 
-def peak_bytes(
-    evaluate: Callable[[torch.Tensor], object], points: torch.Tensor, limit: int = UNLIMITED
-) -> int:
-    """Most bytes that an evaluation holds at once, its result included.
-
-    Args:
-        evaluate: The evaluation.
-        points: The points it is given.
-        limit: Stop as soon as more bytes are live.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        OverBudgetError: More than `limit` bytes were live.
-    """
-    with Meter(limit) as meter:
-        evaluate(points)
-    return int(meter.peak)
-
-
 def available_bytes(device: torch.device) -> int:
     """Memory that this process may still take on a device.
 
@@ -105,9 +92,8 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    slurm = int(os.environ.get("SLURM_MEM_PER_NODE", 0)) << 20
-    limits = [_machine_bytes(), _cgroup_bytes(), slurm or None]
-    return min(limit for limit in limits if limit is not None)
+    limits = _cgroup_bytes(CGROUPS, _read(OWN_CGROUPS))
+    return min([_machine_bytes(), *_slurm_bytes(), *limits])
 
 
 def _machine_bytes() -> int:
@@ -118,20 +104,31 @@ def _machine_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _cgroup_bytes() -> int | None:
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        if _read(limit).strip().isdigit() and _read(used).strip().isdigit():
-            return max(int(_read(limit)) - int(_read(used)), 0)
-    return None
+def _slurm_bytes() -> list[int]:
+    """What Slurm has given this job on this node, where it says so."""
+    node, cpu, cpus = (
+        int(os.environ.get(f"SLURM_{name}", 0))
+        for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE")
+    )
+    return [size << 20 for size in (node, cpu * cpus) if size]
 
 
-def _read(path: str) -> str:
+def _cgroup_bytes(root: Path, own: str) -> Iterator[int]:
+    """What is left below each limit of the control groups that this process is in, one within the other."""
+    for line in own.splitlines():
+        _, kinds, place = line.split(":", 2)
+        if kinds not in USAGE:
+            continue
+        mount, limit, used, idle = USAGE[kinds]
+        folder = root / mount / place.lstrip("/")
+        for group in (folder, *folder.parents[: len(folder.relative_to(root / mount).parts)]):
+            most, now = _read(group / limit).strip(), _read(group / used).strip()
+            if most.isdigit() and now.isdigit():
+                kept = re.search(rf"^{idle} (\d+)$", _read(group / "memory.stat"), re.MULTILINE)
+                yield max(int(most) - int(now) + (int(kept[1]) if kept else 0), 0)
+
+
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text()
     except OSError:

@@ -155,6 +155,21 @@ def test_an_asymmetry_is_not_hidden(where, caplog):
         evaluator(points)
 
 
+def test_an_asymmetry_keeps_its_place_where_the_function_raises_elsewhere():
+    def skewed(x):
+        if x[1] > 5:
+            raise ArithmeticError("beyond the table")
+        return Skewed.apply(x)
+
+    points = torch.rand(11, 3, generator=torch.Generator().manual_seed(0)).double() + 0.5
+    points[2, 1], points[8, 0] = 9.0, 2.5
+    evaluator = pipeline.prepare(skewed, points[[0, 1, 3]], symmetric="packed", route="loop")
+    found = evaluator.guarded(points)
+    assert list(found.failures) == [2]
+    assert list(found.suspects) == [8]
+    assert found.suspects[8]["hessian_packed"].shape == (3, 3)
+
+
 def test_asymmetry_sees_every_pair_of_indices():
     level = torch.zeros(2, 2, 2, 2)
     level[1, 0, 1, 1] = 4.0

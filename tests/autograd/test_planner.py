@@ -11,13 +11,13 @@ from pipeline.autograd.asked import Asked
 from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
 from pipeline.autograd.finite_difference import ridders
 from pipeline.autograd.function_probe import probe_indices
-from pipeline.autograd.memory import OverBudgetError, available_bytes, peak_bytes, power_of_two
+from pipeline.autograd.memory import Meter, OverBudgetError, available_bytes, power_of_two
 from pipeline.autograd.option_faults import check_options
 from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.planner import prepare
 from pipeline.autograd.request import Request
-from pipeline.autograd.routes import ROUTES
+from pipeline.autograd.routes import ROUTES, VmapRoute
 from pipeline.errors import (
     ConfigurationError,
     DisagreementError,
@@ -213,12 +213,80 @@ def test_contraction_finds_one_wrong_entry():
     assert deviations[2].excess > 1
 
 
+@pytest.mark.parametrize("wrong", [1, 5, 64], ids=["alone", "the points tried", "a whole batch"])
+def test_a_route_that_is_wrong_at_one_size_of_a_batch_is_refused(wrong, monkeypatch):
+    class Wrong(VmapRoute):
+        name = "wrong"
+
+        def prepare(self, request, mode, chunk, batch):
+            right = super().prepare(request, mode, chunk, batch)
+            return lambda points: tuple(
+                level * (1 + 1e-6 * (len(points) == wrong)) for level in right(points)
+            )
+
+    monkeypatch.setitem(ROUTES, "wrong", Wrong())
+    asked = Asked(lambda x: (x**3).sum(), "cubes", ("hessian",))
+    points = torch.linspace(0.5, 1.5, 10, dtype=torch.float64).reshape(5, 2)
+    options = Options(route="wrong", batch=64)
+    with pytest.raises(
+        DisagreementError, match=r"order 0 differs from the reference .* by 1.0e-06"
+    ):
+        prepare(asked, points, options, count=1000)
+    assert prepare(asked, points, replace(options, route="vmap"), count=1000).plan.batch == 64
+
+
 def test_memory_is_measured():
-    assert peak_bytes(lambda x: x * 2 + 1, torch.ones(1000).double()) == 16_000
-    with pytest.raises(OverBudgetError):
-        peak_bytes(lambda x: x.repeat(100), torch.ones(1000).double(), limit=10_000)
-    assert available_bytes(torch.device("cpu")) > 1 << 20
+    ones = torch.ones(1000).double()
+    with Meter() as meter:
+        ones * 2 + 1
+    assert meter.peak == 16_000
+    with pytest.raises(OverBudgetError), Meter(10_000):
+        ones.repeat(100)
     assert [power_of_two(n) for n in (1, 2, 3, 1023)] == [1, 2, 2, 512]
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        ("0::/a/b\n", {"a/memory.max": 900, "a/memory.current": 500, "a/b/memory.max": "max"}, 400),
+        ("0::/a/b\n", {"a/b/memory.max": 9, "a/b/memory.current": 10, "memory.max": 99}, 0),
+        ("0::/not/seen/here\n", {"memory.max": 900, "memory.current": 500}, 400),
+        (
+            "2:cpu:/x\n1:memory:/a\n",
+            {
+                "memory/a/memory.limit_in_bytes": 900, "memory/a/memory.usage_in_bytes": 800,
+                "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 300",
+            },
+            400,
+        ),
+        ("", {"memory.max": 900, "memory.current": 500}, None),
+    ],
+    ids=["one around it", "exceeded", "of a container", "version 1, copies of files", "none"],
+)  # fmt: skip
+def test_limits_of_control_groups_count(own, files, left, tmp_path, monkeypatch):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    (tmp_path / "own").write_text(own)
+    machine = available_bytes(torch.device("cpu"))
+    monkeypatch.setattr("pipeline.autograd.memory.CGROUPS", tmp_path)
+    monkeypatch.setattr("pipeline.autograd.memory.OWN_CGROUPS", tmp_path / "own")
+    found = available_bytes(torch.device("cpu"))
+    assert found > machine / 2 if left is None else found == left
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SLURM_MEM_PER_NODE": "64"},
+        {"SLURM_MEM_PER_CPU": "32", "SLURM_CPUS_ON_NODE": "2"},
+        {"SLURM_MEM_PER_NODE": "0", "SLURM_MEM_PER_CPU": "64", "SLURM_CPUS_ON_NODE": "1"},
+    ],
+)
+def test_what_slurm_has_given_counts(given, monkeypatch):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert available_bytes(torch.device("cpu")) == 64 << 20
 
 
 def test_directions_are_chunked_to_fit_the_budget():

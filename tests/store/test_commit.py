@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,21 @@ def way(request, monkeypatch):
 def write(path, text):
     with committed(path) as temporary:
         temporary.write_text(text)
+
+
+def test_contents_are_durable_before_the_name_and_the_name_before_anybody_is_told(
+    tmp_path, way, monkeypatch
+):
+    sync, final, seen = os.fsync, tmp_path / "done", []
+
+    def watched(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        seen.append(("directory" if path == tmp_path else "contents", final.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write(final, "text")
+    assert seen == [("contents", False), ("directory", True)]
 
 
 def test_what_is_there_is_never_replaced(tmp_path, way):
