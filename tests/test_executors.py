@@ -18,7 +18,7 @@ import torch
 import pipeline
 from pipeline.distribution import _begin
 from pipeline.errors import ConfigurationError, ExecutorError
-from pipeline.executors import ENGINES, build_executor
+from pipeline.executors import ENGINES, build_executor, slurm
 from pipeline.executors.base import Limits, Share, interleaved
 from pipeline.executors.local import LocalExecutor
 from pipeline.executors.slurm import _bytes, _last_words
@@ -382,3 +382,14 @@ class Losing(LocalExecutor):
 
     def avoid(self, nodes):
         self.avoided += nodes
+
+
+def test_an_option_of_sbatch_that_is_null_is_left_out(tmp_path):
+    pytest.importorskip("submitit")
+
+    def asked(**options):
+        executor = slurm.build(tmp_path, sbatch=options)
+        return executor._parameters["slurm_additional_parameters"]
+
+    assert asked(partition=None, mem="8G") == {"requeue": True, "mem": "8G"}
+    assert asked(requeue=None) == {}

@@ -294,13 +294,14 @@ def build(
     ]
     if faults:
         raise ConfigurationError(faults)
-    given = {name: value for name, value in sbatch.items() if value is not None}
+    asked = {"requeue": True, **sbatch}
+    given = {name: value for name, value in asked.items() if value is not None}
     parameters = {
         "name": "pipeline",
         "timeout_min": timeout_min,
         "cpus_per_task": cpus,
         "slurm_array_parallelism": workers,
-        "slurm_additional_parameters": {"requeue": True, **given},
+        "slurm_additional_parameters": given,
     }
     return SlurmExecutor(folder, chunks or workers, parameters)
 
