@@ -57,18 +57,24 @@ class SlurmLauncher(launch.ProcessesLauncher, _Stock or Launcher):  # type: igno
     Its own `launch` ends the sweep when a job is lost; here that is a row of the table.
 
     Args:
+        jobs_per_task: Jobs of the sweep that one Slurm job runs, one after the other.
         params: Those of hydra-submitit-launcher.
 
     Raises:
-        ConfigurationError: It is not installed.
+        ConfigurationError: It is not installed, or a number is not positive.
     """
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, jobs_per_task: int = 1, **params: Any) -> None:
         if _Stock is None:
             raise ConfigurationError(
                 ["hydra/launcher=slurm needs submitit; pip install 'pipeline-derivatives[slurm]'"]
             )
+        if jobs_per_task < 1:
+            raise ConfigurationError(
+                [f"hydra.launcher.jobs_per_task: expected a positive number, got {jobs_per_task}"]
+            )
         super().__init__(**params)
+        self.jobs_per_task = jobs_per_task
         if params.get("max_num_timeout"):
             self.call = launch.RestartableCall
 

@@ -44,9 +44,12 @@ class Composed:
     config: DictConfig
 
 
+Series = tuple[Composed, ...]  # the jobs of one task, in the order in which they are run
+
+
 @dataclass(frozen=True)
 class Call:
-    """What runs a composed job, here or in another process.
+    """What runs composed jobs, one after the other, here or in another process.
 
     Attributes:
         task: The application.
@@ -56,12 +59,18 @@ class Call:
     task: TaskFunction
     context: HydraContext
 
-    def __call__(self, config: DictConfig) -> JobReturn:
-        """Run it; what it raises comes back in the return."""
+    def __call__(self, configs: Sequence[DictConfig]) -> list[JobReturn]:
+        """Run them; what one raises comes back in its return."""
         cores = os.environ.get("SLURM_CPUS_PER_TASK")
         if cores:
             os.environ.setdefault("OMP_NUM_THREADS", cores)  # torch takes all of the node's else
         setup_globals()
+        return [self._run(config, marked=len(configs) > 1) for config in configs]
+
+    def _run(self, config: DictConfig, *, marked: bool) -> JobReturn:
+        if marked:
+            _mark(config).parent.mkdir(parents=True, exist_ok=True)
+            _mark(config).touch()
         config = deepcopy(
             config
         )  # Hydra makes it read-only, and a job may be started again with it
@@ -76,14 +85,19 @@ class Call:
         )
 
 
-class RestartableCall(Call):
-    """A call that submitit starts again by itself when a job is out of time."""
+def _mark(config: DictConfig) -> Path:
+    """What is there once a process that runs several jobs has come to this one."""
+    return Path(str(config.hydra.sweep.dir), ".begun", str(config.hydra.job.num))
 
-    def checkpoint(self, config: DictConfig) -> Any:
+
+class RestartableCall(Call):
+    """A call that submitit starts again by itself when a task is out of time."""
+
+    def checkpoint(self, configs: Sequence[DictConfig]) -> Any:
         """Say to submitit what has to be done then: the same, and finished shards are there."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, config)
+        return DelayedSubmission(self, configs)
 
 
 class Quiet(JobReturn):
@@ -163,7 +177,7 @@ class SweepLauncher(Launcher):
         if done is None or done.status == JobStatus.COMPLETED:
             return job, done
         refuse = partial(_refuse, done._return_value)
-        return job, Call(refuse, self.hydra_context)(job.config)
+        return job, Call(refuse, self.hydra_context)([job.config])[0]
 
     def _compose(self, words: Sequence[str], number: int) -> Composed:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
@@ -184,37 +198,45 @@ class InOrderLauncher(SweepLauncher):
 
     def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
         for job in jobs:
-            yield job, call(job.config)
+            yield job, call([job.config])[0]
 
 
 class ProcessesLauncher(SweepLauncher):
-    """Jobs in other processes, by an executor of the pipeline."""
+    """Jobs in other processes, by an executor of the pipeline.
+
+    Attributes:
+        jobs_per_task: How many a process runs one after the other, once it has started.
+    """
+
+    jobs_per_task: int = 1
 
     @abstractmethod
     def executor(self) -> Executor:
         """Who runs them."""
 
     def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
-        waiting = deque(jobs)
-        running: dict[Future, Composed] = {}
+        size = self.jobs_per_task
+        waiting = deque(tuple(jobs[first : first + size]) for first in range(0, len(jobs), size))
+        running: dict[Future, Series] = {}
         with self.executor() as executor:
             while waiting or running:
                 if waiting and len(running) < LARGEST_BATCH:
                     running |= _given_out(executor, call, waiting, patient=bool(running))
                 ended = [future for future in running if future.done()]
                 for future in ended:
-                    job = running.pop(future)
-                    yield job, _outcome(future, job)
+                    outcomes, left = _outcomes(future, running.pop(future))
+                    waiting.extend([left] if left else [])
+                    yield from outcomes
                 time.sleep(0 if ended else POLL_SECONDS)
 
 
 def _given_out(
-    executor: Executor, call: Call, waiting: deque[Composed], *, patient: bool
-) -> dict[Future, Composed]:
+    executor: Executor, call: Call, waiting: deque[Series], *, patient: bool
+) -> dict[Future, Series]:
     """Give out the next jobs; where others still run, those that are refused wait for these."""
     batch = [waiting.popleft() for _ in range(min(len(waiting), LARGEST_BATCH))]
     try:
-        futures = executor.submit(call, [job.config for job in batch])
+        futures = executor.submit(call, [[job.config for job in series] for series in batch])
     except ExecutorError as error:
         if not patient:
             raise
@@ -224,12 +246,24 @@ def _given_out(
     return dict(zip(futures, batch, strict=True))
 
 
-def _outcome(future: Future, job: Composed) -> JobReturn:
+def _outcomes(future: Future, series: Series) -> tuple[list[tuple[Composed, JobReturn]], Series]:
+    """Say what has become of the jobs of a task: when it is gone, the one that it was at is lost.
+
+    Returns:
+        The jobs that have ended, and those that have to be given out again.
+    """
     try:
-        done: JobReturn = future.result()
+        return list(zip(series, future.result(), strict=True)), ()
     except Exception as error:  # each engine has its own errors for a process that is gone
-        return _failed(job, _Lost(str(error)))
-    return done
+        reason = _Lost(str(error))
+    begun = [job.row.job for job in series if _mark(job.config).exists()]
+    lost = begun[-1] if begun else series[0].row.job
+    known = [
+        (job, _failed(job, reason) if done is None and job.row.job == lost else done)
+        for job, done in recall(series)  # what had been finished is on disk
+    ]
+    ended = [(job, done) for job, done in known if done is not None]
+    return ended, tuple(job for job, done in known if done is None)
 
 
 def _refuse(error: Exception, config: DictConfig) -> NoReturn:

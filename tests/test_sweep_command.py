@@ -2,12 +2,16 @@
 
 import csv
 import os
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from pipeline import open_sweep
-from pipeline.errors import ConfigurationError, StoreError
+from pipeline.errors import ConfigurationError, ExecutorError, StoreError
+from pipeline.launch import Composed, _mark, _outcomes
+from pipeline.settings import CONF, register_schema
 from pipeline.sweep import COMPLETE, DONE, FAILED, LOST, MOST_LISTED, WAITING, Row, Sweep
 
 MOODY = """
@@ -104,6 +108,36 @@ def test_a_process_that_is_killed_is_one_row(cli, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("come_to", "lost"), [((), None), ((0, 1), 1), ((0, 1, 2), 2), ((0,), None)]
+)
+def test_a_lost_task_loses_the_job_that_it_was_at(cli, tmp_path, monkeypatch, come_to, lost):
+    """Of four jobs the first one is complete."""
+    (tmp_path / "moody.py").write_text(MOODY)
+    assert cli(*WORDS[1:], "function_params.b=5").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    register_schema()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        series = tuple(
+            Composed(Row(number, ""), compose(
+                "config", [*WORDS[1:], f"function_params.b={5 + number}", f"hydra.job.num={number}"],
+                return_hydra_config=True,
+            ))
+            for number in range(4)
+        )  # fmt: skip
+    for number in come_to:
+        mark = _mark(series[number].config)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    future = Future()
+    future.set_exception(ExecutorError("gone"))
+    ended, left = _outcomes(future, series)
+    found = {job.row.job: done.status.name for job, done in ended}
+    assert found == {0: "COMPLETED"} | ({} if lost is None else {lost: "FAILED"})
+    assert [job.row.job for job in left] == [n for n in (1, 2, 3) if n != lost]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_optuna_minimises_what_a_job_returns(cli, tmp_path):
     pytest.importorskip("optuna")
@@ -160,3 +194,13 @@ def test_the_slurm_launcher_says_what_has_to_be_installed(monkeypatch):
     monkeypatch.setattr(pipeline_launchers, "_Stock", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'pipeline-derivatives\[slurm\]'"):
         pipeline_launchers.SlurmLauncher()
+
+
+def test_tasks_of_a_sweep_have_at_least_one_job():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from hydra_plugins import pipeline_launchers
+
+    with pytest.raises(
+        ConfigurationError, match="jobs_per_task: expected a positive number, got 0"
+    ):
+        pipeline_launchers.SlurmLauncher(jobs_per_task=0)
