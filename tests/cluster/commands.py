@@ -32,11 +32,11 @@ SHARDS = 24
 class Command:
     """`python -m pipeline` with a slow function, in a process of its own."""
 
-    def __init__(self, folder, environment, *overrides):
+    def __init__(self, folder, environment, *overrides, before=()):
         self.folder = folder
         (folder / "slow.py").write_text(SLOW)
         self.words = [
-            sys.executable, "-m", "pipeline", "job=hessian", "function=slow", "plugins=[./slow.py]",
+            *before, sys.executable, "-m", "pipeline", "job=hessian", "function=slow", "plugins=[./slow.py]",
             "grid=random", f"grid.count={4 * SHARDS}", "shard_rows=4", "route=loop", *overrides,
         ]  # fmt: skip
         self.environment = environment

@@ -4,11 +4,27 @@ import os
 
 import pytest
 from cluster.commands import Command
-from cluster.lab import Lab, missing, why_not
+from cluster.lab import NODES, Lab, missing, why_not
+from cluster.network import Network
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory):
+def network_or_reason():
+    try:
+        return Network.of(NODES)
+    except OSError as error:
+        return f"no networks can be made here: {error}"
+
+
+@pytest.fixture
+def network(network_or_reason):
+    if isinstance(network_or_reason, str):
+        missing(network_or_reason)
+    return network_or_reason
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory, network_or_reason):
     reason = why_not()
     if reason:
         missing(reason)
@@ -16,16 +32,19 @@ def slurm(tmp_path_factory):
     for folder in (place, *place.parents):
         if folder.is_relative_to("/tmp/pytest-of-root"):
             folder.chmod(0o755)  # munge wants to see the way to its socket
-    lab = Lab(place)
+    network = None if isinstance(network_or_reason, str) else network_or_reason
+    lab = Lab(place, network)
     lab.start()
     yield lab
     lab.stop()
+    if network:
+        network.close()
 
 
 @pytest.fixture
 def distributed(slurm, tmp_path):
-    words = ("executor=slurm", "executor.workers=3", "executor.timeout_min=5")
-    return Command(tmp_path, slurm.environment, *words)
+    words = ("executor=slurm", "executor.workers=2", "executor.timeout_min=5")
+    return Command(tmp_path, slurm.environment, *words, before=slurm.on(0))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"""A real Slurm on one machine: three nodes by three slurmd on the loopback, two fake GPUs each.
+"""A real Slurm on one machine: three nodes by three slurmd, two fake GPUs each.
 
+The nodes are on the loopback, or in a network of their own, where one can be cut off.
 ``python tests/cluster/lab.py DIRECTORY`` starts one to play with and says how to use it.
 Needs root and Debian's packages slurm-wlm and munge. There is no accounting: nothing here may
 depend on sacct, which many clusters do not offer.
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from cluster.network import Network
 
 PACKAGES = ("slurm-wlm", "munge")
 NODES, GPUS, CPUS, MEMORY = 3, 2, 4, 4000
-LARGEST_ARRAY = 6  # as on sites that take few tasks at once
+LARGEST_ARRAY = 4  # as on sites that take few tasks at once
 
 CONFIGURATION = """
 ClusterName=lab
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser=root
 AuthType=auth/munge
@@ -46,18 +48,19 @@ SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=8
+MessageTimeout=6
 KillWait=3
 MinJobAge=300
 MaxArraySize={largest}
 CompleteWait=0
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
+SelectTypeParameters=CR_Core_Memory,CR_LLN
 DefMemPerCPU=900
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+{listening}
 DebugFlags=NO_CONF_HASH
 SlurmdParameters=config_overrides
 MailProg=/bin/true
@@ -66,28 +69,40 @@ GresTypes=gpu
 PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=high Nodes=n[1-{count}] Default=NO MaxTime=INFINITE State=UP PriorityTier=10
 """
+LOOPBACK_ONLY = "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
 NODE = (
-    "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 "
+    "NodeName=n{number} NodeHostname={host} NodeAddr={address} Port={port} CPUs={cpus} Boards=1 "
     "SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory={memory} Gres=gpu:{gpus}"
 )
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A Slurm whose files are in one directory."""
+    """A Slurm whose files are in one directory.
+
+    Attributes:
+        place: The directory.
+        network: Where its nodes live; None is the loopback.
+    """
 
     place: Path
+    network: Network | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """What a program needs to find this Slurm."""
         return {**os.environ, "SLURM_CONF": str(self.place / "slurm.conf")}
 
+    def on(self, host: int) -> tuple[str, ...]:
+        """Words before a command that is to run on a node, or, for 0, beside the controller."""
+        return self.network.on(host) if self.network else ()
+
     def ask(self, *command: str) -> str:
         """Run a command of Slurm."""
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
+            [*self.on(0), *command], env=self.environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
         return done.stdout
 
     def start(self) -> None:
@@ -98,6 +113,7 @@ class Lab:
         self.place.chmod(0o755)
         self._configure()
         self._daemon(
+            0,
             "munged",
             f"--key-file={self.place}/munge/key",
             f"--socket={self.place}/munge.sock",
@@ -105,7 +121,7 @@ class Lab:
             f"--log-file={self.place}/munge/munged.log",
             f"--seed-file={self.place}/munge/seed",
         )
-        self._daemon("slurmctld")
+        self._daemon(0, "slurmctld")
         for number in range(1, NODES + 1):
             self.start_node(number)
         wait_for(
@@ -117,10 +133,10 @@ class Lab:
 
     def start_node(self, number: int) -> None:
         """Start a node, or start it again."""
-        self._daemon("slurmd", "-N", f"n{number}")
+        self._daemon(number, "slurmd", "-N", f"n{number}")
 
-    def cut_off(self, number: int) -> None:
-        """A node is gone from one moment to the next: its daemon and everything that it runs."""
+    def kill_node(self, number: int) -> None:
+        """Power fails: its daemon is gone from one moment to the next, and everything that it runs."""
         for process in self._processes_of(number):
             _kill(process, signal.SIGKILL)
 
@@ -128,7 +144,7 @@ class Lab:
         """Start a node anew that has no room in a directory, where the others have plenty."""
         self.stop_node(number)
         mount = f"mount -t tmpfs -o size=8k tmpfs {folder} && exec slurmd -N n{number}"
-        self._daemon("unshare", "--mount", "sh", "-c", mount)
+        self._daemon(number, "unshare", "--mount", "sh", "-c", mount)
 
     def stop_node(self, number: int) -> None:
         """End the daemon of a node."""
@@ -138,35 +154,16 @@ class Lab:
 
     def tasks(self) -> list[int]:
         """The processes of submitit that run now, of this Slurm alone."""
-        return [
-            process
-            for process in _processes()
-            if "submitit.core._submit" in _read(process, "cmdline").split("\0")
-            and "python" in _read(process, "comm")
-            and self._owns(process)
-        ]
+        return [process for process in _processes() if _is_task(process) and self._owns(process)]
+
+    def tasks_on(self, number: int) -> list[int]:
+        """Those of one node."""
+        return [process for process in self._processes_of(number) if _is_task(process)]
 
     def restart_node(self, number: int) -> None:
         """Let a node tell Slurm at once that it is there, in place of being asked some day."""
         self.stop_node(number)
         self.start_node(number)
-
-    def isolate(self, number: int) -> list[int]:
-        """A node does not answer any more, as when its network is gone, while its tasks go on.
-
-        Returns:
-            The processes that have been stopped.
-        """
-        daemon = int((self.place / f"slurmd-n{number}.pid").read_text())
-        keepers = {process for process in self._processes_of(number) if _is_keeper(process)}
-        for process in (daemon, *keepers):
-            _kill(process, signal.SIGSTOP)
-        return [daemon, *keepers]
-
-    def join_again(self, stopped: list[int]) -> None:
-        """The network of an isolated node is back."""
-        for process in stopped:
-            _kill(process, signal.SIGCONT)
 
     def wait_until_idle(self) -> None:
         """Wait until every node is there and free."""
@@ -176,6 +173,10 @@ class Lab:
         except TimeoutError as error:
             nodes = self.ask("sinfo", "-hN", "-p", "main", "-o", "%N %t %E")
             raise TimeoutError(f"{error}: {nodes}{self.ask('squeue', '-r')}") from error
+
+    def state(self, number: int) -> str:
+        """What Slurm says of a node, such as idle or down*."""
+        return self.ask("sinfo", "-hN", "-n", f"n{number}", "-p", "main", "-o", "%t").strip()
 
     def stop(self) -> None:
         """Stop what was started."""
@@ -197,12 +198,20 @@ class Lab:
         host, ports = socket.gethostname().split(".")[0], _free_ports(NODES + 1)
         nodes = "\n".join(
             NODE.format(
-                number=number, host=host, port=ports[number], cpus=CPUS, memory=MEMORY, gpus=GPUS
+                number=number,
+                host=host,
+                address=self._address(number),
+                port=ports[number],
+                cpus=CPUS,
+                memory=MEMORY,
+                gpus=GPUS,
             )
             for number in range(1, NODES + 1)
         )
         text = CONFIGURATION.format(
             host=host,
+            address=self._address(0),
+            listening="" if self.network else LOOPBACK_ONLY,
             port=ports[0],
             place=self.place,
             nodes=nodes,
@@ -214,8 +223,12 @@ class Lab:
         (self.place / "gres.conf").write_text(f"NodeName=n[1-{NODES}] Name=gpu File={devices}\n")
         (self.place / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
-    def _daemon(self, *command: str) -> None:
-        subprocess.run(command, env=self.environment, check=True, timeout=60, capture_output=True)
+    def _address(self, host: int) -> str:
+        return self.network.address(host) if self.network else "127.0.0.1"
+
+    def _daemon(self, host: int, *command: str) -> None:
+        words = [*self.on(host), *command]
+        subprocess.run(words, env=self.environment, check=True, timeout=60, capture_output=True)
 
     def _owns(self, process: int) -> bool:
         """Whether a task is of this Slurm: there may be others on the machine."""
@@ -233,6 +246,11 @@ class Lab:
         steps = {_parent(process) for process in tasks}
         keepers = {step for step in steps if _is_keeper(step)}
         return {int((self.place / f"slurmd-n{number}.pid").read_text()), *tasks, *keepers}
+
+
+def _is_task(process: int) -> bool:
+    command = _read(process, "cmdline").split("\0")
+    return "submitit.core._submit" in command and "python" in _read(process, "comm")
 
 
 def _is_keeper(process: int) -> bool:
@@ -284,7 +302,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"not so after {seconds} s")
-        time.sleep(0.05)
+        time.sleep(0.2)  # a question to Slurm is a process
 
 
 def why_not() -> str:

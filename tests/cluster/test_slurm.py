@@ -11,7 +11,6 @@ from cluster.commands import (
     SLOW,
     Command,
     finish,
-    release,
     require_same,
     wait_until_done,
 )
@@ -61,49 +60,13 @@ def test_tasks_that_are_killed_and_cancelled_are_given_out_again(slurm, distribu
     require_same(undisturbed, distributed)
 
 
-def test_a_node_that_is_cut_off(slurm, distributed, undisturbed):
-    process = distributed.start()
-    distributed.wait_for_shards(3)
-    slurm.cut_off(1)
-    try:
-        code, said = wait_until_done(slurm, process)
-    finally:
-        slurm.start_node(1)
-        slurm.wait_until_idle()
-    assert code == 0, said
-    require_same(undisturbed, distributed)
-
-
-def test_a_node_that_nobody_hears_of_goes_on_computing(slurm, distributed, undisturbed):
-    """Its tasks are started elsewhere as well: both write the same shards, and none counts twice."""
-    begun = "any(Path.cwd().rglob('shard-*.h5'))"  # so that the run is long, and its planning short
-    text = SLOW.replace("sleep(seconds)", f"sleep(seconds if {begun} else 0.0)")
-    (distributed.folder / "slow.py").write_text(f"from pathlib import Path\n{text}")
-    process = distributed.start("function_params.seconds=0.3")
-    distributed.wait_for_shards(3)
-    stopped = slurm.isolate(1)
-    try:
-        wait_for(lambda: slurm.ask("sinfo", "-hN", "-n", "n1", "-o", "%t").startswith("down"), 90)
-        code, said = wait_until_done(slurm, process)
-        # a task that starts on its old node beside its old self makes slurmctld of 22.05 crash
-        wait_for(lambda: release(slurm) == [], 120)
-    finally:
-        slurm.join_again(stopped)
-    slurm.restart_node(1)
-    slurm.wait_until_idle()
-    assert code == 0, said
-    assert said.count(" points durable") == SHARDS
-    assert f"computed {4 * SHARDS} of {4 * SHARDS} points" in said
-    require_same(undisturbed, distributed)
-
-
 def test_a_disk_that_is_full_on_one_node(slurm, distributed, undisturbed):
     place = distributed.folder / undisturbed.relative_to(undisturbed.parents[4]).parent / "shards"
     place.mkdir(parents=True)
     slurm.start_node_with_a_full_disk(1, place)
     try:
         slurm.wait_until_idle()
-        code, said = distributed.run("function_params.seconds=0.0")
+        code, said = distributed.run("function_params.seconds=0.0", "executor.workers=3")
     finally:
         slurm.restart_node(1)
         slurm.wait_until_idle()

@@ -44,14 +44,14 @@ def pipeline_functions():
 """
 
 
-def sweep(folder, environment, values, *words):
+def sweep(slurm, folder, values, *words):
     (folder / "moody.py").write_text(MOODY)
     command = [
-        sys.executable, "-m", "pipeline", "-m", "function=moody", "plugins=[./moody.py]",
+        *slurm.on(0), sys.executable, "-m", "pipeline", "-m", "function=moody", "plugins=[./moody.py]",
         "grid=random", "grid.count=6", f"function_params.b={values}", *launcher(words), *words,
     ]  # fmt: skip
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=slurm.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )  # fmt: skip
 
 
@@ -76,34 +76,50 @@ def table(folder):
 
 
 def test_lost_jobs_are_rows_and_the_same_command_runs_what_is_missing(slurm, tmp_path):
-    process = sweep(tmp_path, slurm.environment, "0,1,2,3,4", "job=gradient,hessian")
-
-    def stuck():
-        return [row["outcome"] for row in table(tmp_path)].count("waiting") == 2
-
+    """Two jobs in each task: one that is lost takes no other one with it."""
+    words = ("0,1,2,3,4", "job=gradient,hessian", "hydra.launcher.jobs_per_task=2")
+    process = sweep(slurm, tmp_path, *words)
     wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/sweep.csv")), 60)
-    wait_for(stuck, 120)
-    slurm.ask("scancel", "--state=RUNNING", "--name=pipeline")
+    for waiting in (2, 1):  # the jobs that hang, each given out by itself
+        wait_for(lambda left=waiting: hanging(slurm, tmp_path) == left, 120)
+        slurm.ask("scancel", "--state=RUNNING", "--name=pipeline")
     code, said = finish(process)
     assert code == 1, said
     found = [(row["outcome"], row["reason"]) for row in table(tmp_path)]
     outcomes = ("done", "done", "lost", "failed", "lost")
     expected = [outcome for outcome in outcomes for _job in ("gradient", "hessian")]
     assert [outcome for outcome, _ in found] == expected
-    assert "signal 9" in found[4][1]
-    assert "ValueError: three" in found[6][1]
-    assert "CANCELLED" in found[8][1]
+    for job, reason in zip((4, 5, 6, 7, 8, 9), REASONS, strict=True):
+        assert reason in found[job][1]
     assert "4 done, 4 lost, 2 failed; the same command again runs only what is missing" in said
     (tmp_path / "mended").touch()
-    code, said = finish(sweep(tmp_path, slurm.environment, "0,1,2,3,4", "job=gradient,hessian"))
+    code, said = finish(sweep(slurm, tmp_path, *words))
     assert code == 0, said
     assert "10 jobs: 6 have to run" in said
     first, second = sorted(tmp_path.glob("outputs/sweeps/*"))
-    assert _arrays(first) == 2  # what Slurm takes at once: 6, then the other 4
+    assert (
+        _arrays(first) == 4
+    )  # what Slurm takes at once: 4 tasks, then the other, then what was left of two
     assert _arrays(second) == 1
     again = [row["outcome"] for row in table(tmp_path)]
     assert again == ["complete already" if one == "done" else "done" for one in expected]
     require_right(tmp_path / "outputs", [0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+REASONS = (
+    "signal 9",
+    "signal 9",
+    "ValueError: three",
+    "ValueError: three",
+    "CANCELLED",
+    "CANCELLED",
+)
+
+
+def hanging(slurm, folder):
+    """How many jobs wait, where one hangs; else 0."""
+    waiting = [row["outcome"] for row in table(folder)].count("waiting")
+    return waiting if len(slurm.tasks()) == 1 else 0
 
 
 def _arrays(folder):
@@ -126,7 +142,7 @@ def test_jobs_get_gpus_of_their_own(slurm, tmp_path):
         "    if ON_SLURM:\n        (SEEN / str(b)).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n    return f\n",
     )
     process = sweep(
-        tmp_path, slurm.environment, "5,6,7,8", "job=gradient", "hydra/launcher=slurm_gpu",
+        slurm, tmp_path, "5,6,7,8", "job=gradient", "hydra/launcher=slurm_gpu",
         "hydra.launcher.cpus_per_task=1", "device=cpu",
     )  # fmt: skip
     (tmp_path / "moody.py").write_text(text)
@@ -138,9 +154,7 @@ def test_jobs_get_gpus_of_their_own(slurm, tmp_path):
 
 def test_what_slurm_does_not_take(slurm, tmp_path):
     code, said = finish(
-        sweep(
-            tmp_path, slurm.environment, "0,1", "job=gradient", "hydra.launcher.partition=nowhere"
-        )
+        sweep(slurm, tmp_path, "0,1", "job=gradient", "hydra.launcher.partition=nowhere")
     )
     assert code == 1
     assert "error: Slurm does not take the job" in said
