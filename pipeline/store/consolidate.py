@@ -22,7 +22,7 @@ from pipeline.job import Storage
 from pipeline.store.ahead import read_ahead
 from pipeline.store.checksum import joined_crc32, spell_crc32
 from pipeline.store.compression import storage_of
-from pipeline.store.layout import read_group, write_group
+from pipeline.store.layout import KNOWN, read_group, write_group
 from pipeline.store.new_file import NewFile, new_file
 from pipeline.store.reader import Results
 from pipeline.store.row_array import RowArray
@@ -115,7 +115,7 @@ def _copy_structure(original: h5py.File, new: NewFile, rows: tuple[str, ...]) ->
     """Everything but the rows themselves and their checksums."""
     copy = new.file
     copy.attrs.update(original.attrs)
-    others = [name for name in original if name not in (*rows, "checksums")]
+    others = [name for name in original if name not in (*rows, "checksums", KNOWN)]
     for name in others:
         original.copy(name, copy)
         if "REFERENCE_LIST" in copy[name].attrs:  # of datasets in the other file

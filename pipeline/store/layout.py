@@ -18,7 +18,8 @@ from pipeline.store.packed import PACKED, packed_dimension, packed_index, packed
 SCHEMA = "pipeline-derivatives/1"
 STATUS = {"missing": 0, "ok": 1, "nonfinite": 2, "failed": 3, "nonsmooth": 4}
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable. %10d"
-GROUPS = ("provenance", "certificate", "grid", "checksums")
+KNOWN = "shards"  # group of a result with what it knows of them
+GROUPS = ("provenance", "certificate", "grid", "checksums", KNOWN)
 SPARSE = "_sparse"  # at the end of the name of a dataset
 ORDINALS = {1: "first", 2: "second", 3: "third"}
 

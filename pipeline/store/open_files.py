@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.seal import Seal, checked_seal
 from pipeline.store.trust import open_checked
 
 MOST_OPEN = 100  # files that stay open between reads
@@ -39,6 +40,20 @@ class Descriptor:
         weakref.finalize(self, os.close, self._number)
         self.path = path
         self.stamp = stamp_of(os.fstat(self._number))
+
+    def seal(self) -> Seal:
+        """Check the bytes of the file, and read its seal.
+
+        Returns:
+            The seal.
+
+        Raises:
+            StoreError: They are not those that were written, or cannot be read.
+        """
+        try:
+            return checked_seal(self._number, self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     def read(self, offset: int, out: NDArray[Any]) -> None:
         """Fill a buffer with the bytes from an offset on.

@@ -17,7 +17,7 @@ from typing import Any, final
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5g, h5l, h5s
+from h5py import h5d, h5f, h5s
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
@@ -28,8 +28,10 @@ from pipeline.store.part import (
     HDF5_ERRORS,
     REMEDY,
     Content,
+    offset_of_rows,
     opened,
     own_dataset,
+    own_group,
     read_content,
     require_rows,
 )
@@ -49,12 +51,14 @@ class Account:
     Attributes:
         bytes: Size of its file.
         counts: Name of a status -> points that have it.
+        mark: Of its seal; None where that was not checked.
         provenance: The entries of `PROVENANCE`.
         certificate: The entries of `CERTIFICATE`.
     """
 
     bytes: int
     counts: Mapping[str, int]
+    mark: int | None
     provenance: Mapping[str, Any]
     certificate: Mapping[str, Any]
 
@@ -67,22 +71,30 @@ class OwnShard:
         file: As HDF5 sees it.
         path: Where it is.
         points: Number of its rows.
+        mark: Of its seal; None where that was not checked.
     """
 
-    def __init__(self, file: h5f.FileID, path: Path, points: int) -> None:
-        self._file, self._path, self._points = file, path, points
+    def __init__(self, file: h5f.FileID, path: Path, points: int, mark: int | None) -> None:
+        self._file, self._path, self._points, self._mark = file, path, points, mark
 
-    def require(self, datasets: Sequence[Dataset]) -> None:
-        """Refuse a shard that lacks a dataset, or has it in another form: a mapping would show fill values.
+    def offsets(self, datasets: Sequence[Dataset]) -> list[int]:
+        """Find where rows lie; refuse a shard that lacks a dataset, or has it in another form.
+
+        A mapping would show fill values.
 
         Args:
             datasets: What the result will hold.
 
+        Returns:
+            The first byte of each; -1 where only HDF5 can read it.
+
         Raises:
             StoreError: One does not fit.
         """
-        for dataset in datasets:
-            self._stored(dataset)
+        found = (
+            offset_of_rows(self._file, self._path, self._points, dataset) for dataset in datasets
+        )
+        return [-1 if offset is None else offset for offset in found]
 
     def read(self, dataset: Dataset) -> NDArray[Any]:
         """Read all rows of a dataset.
@@ -133,6 +145,7 @@ class OwnShard:
         return Account(
             self._path.stat().st_size,
             {name: int(np.count_nonzero(codes == code)) for name, code in STATUS.items()},
+            self._mark,
             **self._said(),
         )
 
@@ -143,7 +156,7 @@ class OwnShard:
 
     def _said(self) -> dict[str, dict[str, Any]]:
         """What it says as one text, which older files do not have: an object takes longer than a text."""
-        provenance = self._group("provenance")
+        provenance = own_group(self._file, self._path, "provenance")
         if not provenance.links.exists(ACCOUNT.encode()):
             return {
                 "provenance": self._entries("provenance", PROVENANCE),
@@ -152,13 +165,8 @@ class OwnShard:
         said = json.loads(_value(own_dataset(provenance, self._path, ACCOUNT), ACCOUNT))
         return _account(said["provenance"], said["certificate"])
 
-    def _group(self, name: str) -> h5g.GroupID:
-        if self._file.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-            raise StoreError(f"{self._path}: {name!r} refers to another file; {REMEDY}")
-        return h5g.open(self._file, name.encode())
-
     def _entries(self, group: str, names: Sequence[str]) -> dict[str, Any]:
-        held = self._group(group)
+        held = own_group(self._file, self._path, group)
         return {name: _value(own_dataset(held, self._path, name), name) for name in names}
 
 
@@ -209,12 +217,11 @@ def own_shard(path: Path, content: Content, edited: bool = False) -> Iterator[Ow
     Raises:
         StoreError: It cannot be read, or holds other points, or those of another run.
     """
-    if not edited:
-        require_seal(path)
+    mark = None if edited else require_seal(path).mark
     try:
         with opened(path) as file:
             require_content(path, read_content(file), content)
-            yield OwnShard(file, path, content.stop - content.start)
+            yield OwnShard(file, path, content.stop - content.start, mark)
     except HDF5_ERRORS as error:
         raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
 

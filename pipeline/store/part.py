@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
 from pipeline.store.layout import Dataset
-from pipeline.store.open_files import OpenFiles, Stamp, stamp_of
+from pipeline.store.open_files import Descriptor, OpenFiles, Stamp, stamp_of
 from pipeline.store.seal import require_seal
 
+DIRECT = hasattr(os, "preadv")  # whether rows are read as they lie
 HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 REMEDY = "remove it and run the same command again"
 
@@ -47,6 +48,19 @@ class _Checked:
     offsets: Mapping[str, int | None]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was seen of a file when the run ended.
+
+    Attributes:
+        mark: What tells it from others: of its seal.
+        offsets: Dataset -> the byte from which on its rows lie.
+    """
+
+    mark: int
+    offsets: Mapping[str, int]
+
+
 Reader = Callable[[int, NDArray[Any]], None]
 
 
@@ -58,12 +72,20 @@ class Part:
         start: First row.
         content: What the file has to hold.
         files: Which of them are open.
+        known: What was seen of the file when the run ended; None where nobody has written it down.
     """
 
-    def __init__(self, path: Path, start: int, content: Content, files: OpenFiles) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        content: Content,
+        files: OpenFiles,
+        known: Known | None = None,
+    ) -> None:
         self.path, self.start = path, start
         self.stop = start + content.stop - content.start
-        self._content, self._files = content, files
+        self._content, self._files, self._known = content, files, known
         self._checked: _Checked | None = None
 
     def reader(self, dataset: Dataset) -> Reader:
@@ -80,14 +102,22 @@ class Part:
         if checked is None or checked.stamp != descriptor.stamp:
             checked = _Checked(descriptor.stamp, {})
         if dataset.name not in checked.offsets:
-            if not self._files.edited:
-                require_seal(self.path)
-            checked = self._checked = _look_into(self.path, self._content, dataset, checked)
+            checked = self._checked = self._look(dataset, descriptor, checked)
         offset = checked.offsets[dataset.name]
         if offset is None:
             return partial(self._read_by_hdf5, dataset)
         size, read = dataset.dtype.itemsize, descriptor.read
         return lambda first, out: read(offset + first * size, out)
+
+    def _look(self, dataset: Dataset, descriptor: Descriptor, checked: _Checked) -> _Checked:
+        if not self._files.edited:
+            seal, known = descriptor.seal(), self._known
+            # the same bytes as when the run ended: HDF5 has nothing to tell that is not known
+            if DIRECT and known is not None and known.mark == seal.mark:
+                offset = known.offsets.get(dataset.name, -1)
+                if seal.covers(offset, (self.stop - self.start) * dataset.row_bytes):
+                    return replace(checked, offsets={**checked.offsets, dataset.name: offset})
+        return _look_into(self.path, self._content, dataset, checked)
 
     def _read_by_hdf5(self, dataset: Dataset, first: int, out: NDArray[Any]) -> None:
         if out.size == 0:  # a pattern without entries has rows of no width
@@ -119,7 +149,7 @@ def _look_into(path: Path, content: Content, dataset: Dataset, known: _Checked) 
                 raise StoreError(
                     f"{path} is not the part that belongs here: expected {content}, got {found}; {REMEDY}"
                 )
-            offset = _offset(file, path, content.stop - content.start, dataset)
+            offset = offset_of_rows(file, path, content.stop - content.start, dataset)
             return _Checked(stamp_of(path.stat()), {**known.offsets, dataset.name: offset})
     except HDF5_ERRORS as error:
         raise StoreError(f"{path} cannot be read: {one_line(error)}; {REMEDY}") from error
@@ -189,8 +219,21 @@ def _attribute(file: h5g.GroupID, name: str) -> Any:
     return single.decode() if isinstance(single, bytes) else single
 
 
-def _offset(file: h5f.FileID, path: Path, rows: int, dataset: Dataset) -> int | None:
-    """Where the values lie, or None where only HDF5 can read them."""
+def offset_of_rows(file: h5f.FileID, path: Path, rows: int, dataset: Dataset) -> int | None:
+    """Find where the values of a dataset lie, and refuse one of another form.
+
+    Args:
+        file: An open file.
+        path: Where it is.
+        rows: Length of the dataset.
+        dataset: What a row has to be.
+
+    Returns:
+        The first byte; None where only HDF5 can read them.
+
+    Raises:
+        StoreError: It does not fit, or lies in another file.
+    """
     stored = own_dataset(file, path, dataset.name)
     require_rows(stored, path, rows, dataset)
     plain = (
@@ -198,9 +241,28 @@ def _offset(file: h5f.FileID, path: Path, rows: int, dataset: Dataset) -> int | 
         and stored.get_space_status() == h5d.SPACE_STATUS_ALLOCATED
         and stored.get_type().equal(h5t.py_create(dataset.dtype))
         and stored.get_storage_size() == rows * dataset.row_bytes
-        and hasattr(os, "preadv")
+        and DIRECT
     )
     return stored.get_offset() if plain else None
+
+
+def own_group(file: h5g.GroupID, path: Path, name: str) -> h5g.GroupID:
+    """Open a group of a file.
+
+    Args:
+        file: The open file.
+        path: Where it is.
+        name: Of the group.
+
+    Returns:
+        The group.
+
+    Raises:
+        StoreError: It is in another file.
+    """
+    if file.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+        raise StoreError(f"{path}: {name!r} refers to another file; {REMEDY}")
+    return h5g.open(file, name.encode())
 
 
 def own_dataset(group: h5g.GroupID, path: Path, name: str) -> h5d.DatasetID:

@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.store.known_shards import KnownShards
 from pipeline.store.open_files import OpenFiles
-from pipeline.store.part import Content, Part
+from pipeline.store.part import Content, Known, Part
 from pipeline.store.run_directory import RunDirectory
 
 Span = tuple[int, int]
@@ -25,6 +26,9 @@ class Files(Protocol):
 
     def content(self, at: int) -> Content:
         """What it has to hold."""
+
+    def known(self, at: int) -> Known | None:
+        """What was seen of it when the run ended."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class OneFile:
         """What it holds."""
         return self.holding
 
+    def known(self, at: int) -> Known | None:
+        """Nothing: it was not put together."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class ShardFiles:
@@ -53,6 +61,7 @@ class ShardFiles:
         rows: Points per shard; the last one may hold fewer.
         points: N.
         run_id: Of the run.
+        seen: What was seen of them when the run ended; None where that is not known.
     """
 
     directory: RunDirectory
@@ -60,6 +69,7 @@ class ShardFiles:
     rows: int
     points: int
     run_id: str
+    seen: KnownShards | None = None
 
     def path(self, at: int) -> Path:
         """The file of the shard."""
@@ -69,6 +79,10 @@ class ShardFiles:
         """What it has to hold."""
         start = int(self.indices[at]) * self.rows
         return Content(self.run_id, start, min(start + self.rows, self.points))
+
+    def known(self, at: int) -> Known | None:
+        """What was seen of it when the run ended."""
+        return None if self.seen is None else self.seen[at]
 
 
 class Parts:
@@ -135,7 +149,8 @@ class Parts:
         """
         made = self._made.get(at)
         if made is None:
-            new = Part(self.path(at), int(self.starts[at]), self._where.content(at), self._files)
+            where, start = self._where, int(self.starts[at])
+            new = Part(where.path(at), start, where.content(at), self._files, where.known(at))
             made = self._made.setdefault(at, new)  # another thread may have been first
         return made
 

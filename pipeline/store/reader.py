@@ -15,6 +15,7 @@ from h5py import h5d, h5l
 
 from pipeline.errors import MissingShardsError, StoreError, one_line
 from pipeline.store.header import Header, read_header
+from pipeline.store.known_shards import KnownShards, read_known
 from pipeline.store.open_files import OpenFiles
 from pipeline.store.part import HDF5_ERRORS, Content, read_content
 from pipeline.store.parts import Parts, ShardFiles
@@ -92,6 +93,7 @@ class _Whole:
 
     attrs: Mapping[str, Any]
     content: Content
+    seen: KnownShards | None
 
 
 def _virtual(path: Path) -> _Whole | None:
@@ -103,7 +105,7 @@ def _virtual(path: Path) -> _Whole | None:
             stored = h5d.open(file.id, b"status")
             if stored.get_create_plist().get_layout() != h5d.VIRTUAL:
                 return None
-            return _Whole(dict(file.attrs), read_content(file.id))
+            return _Whole(dict(file.attrs), read_content(file.id), read_known(file.id, path))
     except HDF5_ERRORS:
         return None  # the checks say what is wrong with it
 
@@ -119,7 +121,10 @@ def _open_shards(path: Path, files: OpenFiles, points: int, whole: _Whole | None
         shards.require_all(rows)
         header = replace(header, attrs=whole.attrs)
     run_id = header.content.run_id if whole is None else whole.content.run_id
-    there = ShardFiles(shards.directory, np.array(shards.present), rows, points, run_id)
+    seen = None if whole is None else whole.seen
+    if seen is not None and len(seen) != len(shards.present):
+        seen = None
+    there = ShardFiles(shards.directory, np.array(shards.present), rows, points, run_id, seen)
     parts = Parts.of_shards(there, files)
     return Results(path, points, parts, header, first if whole is None else path, files)
 

@@ -12,6 +12,7 @@ import numpy as np
 from h5py import h5s
 
 from pipeline.store.evidence import gather
+from pipeline.store.known_shards import known_entries
 from pipeline.store.layout import (
     Dataset,
     Layout,
@@ -70,7 +71,14 @@ def _copy(path: Path, layout: Layout, shards: Shards, attrs: Mapping[str, Any]) 
 
 
 def _virtual(path: Path, layout: Layout, shards: Shards, attrs: Mapping[str, Any]) -> None:
-    refer(path, layout, shards, attrs, gather(_accounts(layout, shards), next(iter(shards))))
+    datasets = layout.datasets()
+    accounts, offsets = list[Account](), list[list[int]]()
+    for place, content in shards.items():
+        with own_shard(place, content) as shard:
+            offsets.append(shard.offsets(datasets))
+            accounts.append(shard.account(shard.read(datasets[-1])))
+    known = known_entries(datasets, [account.mark for account in accounts], offsets)
+    refer(path, layout, shards, attrs, gather(accounts, next(iter(shards))) | known)
 
 
 def refer(
@@ -116,16 +124,6 @@ def _views(layout: Layout, shards: Shards) -> Iterator[tuple[Path, Content]]:
             for dataset in layout.datasets():
                 _refer(new.file, dataset, folder, some)
         yield path, content
-
-
-def _accounts(layout: Layout, shards: Shards) -> list[Account]:
-    *others, status = layout.datasets()
-    accounts = []
-    for place, content in shards.items():
-        with own_shard(place, content) as shard:
-            shard.require(others)
-            accounts.append(shard.account(shard.read(status)))
-    return accounts
 
 
 def _refer(file: h5py.File, dataset: Dataset, folder: Path, sources: Shards) -> None:

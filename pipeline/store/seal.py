@@ -44,9 +44,20 @@ class Seal:
 
     def pack(self) -> bytes:
         """Write it as bytes: the ranges, then 32 bytes that end the file."""
+        return self._head() + struct.pack("<I8s", self.mark, MAGIC)
+
+    @property
+    def mark(self) -> int:
+        """What tells a file from others: the checksum of the seal itself."""
+        return zlib.crc32(self._head())
+
+    def covers(self, offset: int, length: int) -> bool:
+        """Tell whether bytes are rows."""
+        return any(low <= offset and offset + length <= low + size for low, size in self.rows)
+
+    def _head(self) -> bytes:
         ranges = np.array(self.rows, "<u8").tobytes()
-        head = ranges + struct.pack("<QQI", self.size, len(self.rows), self.crc32)
-        return head + struct.pack("<I8s", zlib.crc32(head), MAGIC)
+        return ranges + struct.pack("<QQI", self.size, len(self.rows), self.crc32)
 
 
 def row_ranges(datasets: Iterable[h5py.Dataset]) -> Ranges:
@@ -96,11 +107,14 @@ def seal(descriptor: int, rows: Ranges) -> None:
         left, size = left[done:], size + done
 
 
-def require_seal(path: Path) -> None:
+def require_seal(path: Path) -> Seal:
     """Refuse a file whose bytes are not those that were written.
 
     Args:
         path: The file.
+
+    Returns:
+        Its seal.
 
     Raises:
         StoreError: It cannot be read, has no seal, or its seal is broken.
@@ -108,14 +122,27 @@ def require_seal(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            _check(descriptor, path)
+            return checked_seal(descriptor, path)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error}; check the path") from error
 
 
-def _check(descriptor: int, path: Path) -> None:
+def checked_seal(descriptor: int, path: Path) -> Seal:
+    """Read the seal of a file, and refuse the file where its bytes are others.
+
+    Args:
+        descriptor: Of the file, open for reading.
+        path: Where it is.
+
+    Returns:
+        The seal.
+
+    Raises:
+        StoreError: It has none, or a broken one.
+        OSError: The disk fails.
+    """
     found = _read(descriptor)
     if found is None and os.pread(descriptor, len(SIGNATURE), 0) != SIGNATURE:
         raise StoreError(
@@ -129,6 +156,7 @@ def _check(descriptor: int, path: Path) -> None:
         )
     if _crc32(descriptor, _others(found.rows, found.size)) != found.crc32:
         raise StoreError(f"{path} is damaged: its seal is broken; {REMEDY}")
+    return found
 
 
 REMEDY = (
