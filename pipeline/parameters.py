@@ -99,8 +99,10 @@ def bind(
             bound[name] = conform(value, options[name].annotation)
         except TypeError:
             expected = spell_type(options[name].annotation)
+            whole = isinstance(value, float) and value.is_integer() and "int" in expected
+            remedy = f"; write {int(value)}" if whole else ""  # as in count=1e6
             faults.append(
-                f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__})"
+                f"{where}.{name}: expected {expected}, got {value!r} ({type(value).__name__}){remedy}"
             )
     return bound, faults
 

@@ -35,6 +35,7 @@ def test_the_signature_is_the_schema():
     [
         ({"cuont": 1}, r"grid.cuont is unknown. Did you mean 'count'\? Known: bounds, count"),
         ({"count": 1.5}, r"grid.count: expected int, got 1.5 \(float\)"),
+        ({"count": 1e6}, r"grid.count: expected int, got 1000000.0 \(float\); write 1000000$"),
         ({"count": True}, "grid.count: expected int, got True"),
         ({"count": "7"}, "grid.count: expected int, got '7'"),
         ({"kind": "c"}, "grid.kind: expected one of 'a', 'b', got 'c'"),
