@@ -150,6 +150,10 @@ def test_a_run_keeps_its_route(tmp_path):
         go(job(tmp_path, options={"route": "loop"}), Stop(1))
     with pytest.raises(StoreError, match="was begun with route=loop and keeps it, got route=vmap"):
         go(job(tmp_path, options={"route": "vmap"}))
+    with pytest.raises(
+        StoreError, match="with mode=rev_over_rev and keeps it, got mode=fwd_over_rev"
+    ):
+        go(job(tmp_path, options={"mode": "fwd_over_rev"}))
     summary = go(job(tmp_path))
     with open_results(summary.path) as results:
         assert results.certificate["route"] == "loop"
