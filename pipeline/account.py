@@ -168,6 +168,7 @@ def _origin(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def _failures(failures: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
     listed = sorted(failures.items(), key=lambda entry: int(entry[0]))
+    listed = [(index, " ".join(reason.split())) for index, reason in listed]  # a line for each
     yield from ((f"point {index}", reason) for index, reason in listed[:MOST_LISTED])
     if len(listed) > MOST_LISTED:
         yield "…", f"{len(listed) - MOST_LISTED} more"

@@ -306,7 +306,7 @@ def test_show_costs_no_torch(run):
 def test_show_lists_what_failed(tmp_path, capsys):
     def fussy(x):
         if x[0] > 0:
-            raise ValueError(f"at {float(x[0]):.2f}")
+            raise ValueError(f"at {float(x[0]):.2f}\nfar out")
         return (x**2).sum()
 
     points = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
@@ -314,7 +314,7 @@ def test_show_lists_what_failed(tmp_path, capsys):
     results.main(["show", str(stored.path)])
     said = capsys.readouterr().out
     assert "20 of 20: ok 10, failed 10" in said
-    assert "point 10  ValueError: at 0.05" in said
+    assert "point 10  ValueError: at 0.05 far out\n" in said
     assert "5 more" in said
 
 

@@ -137,7 +137,7 @@ def histogram(field: Field) -> Picture:
     """
     figure, axes = _canvas(height=2.3)
     values = field.values[np.isfinite(field.values)]
-    bins: Any = 60
+    bins = _bins(values)
     if _is_logarithmic(field):
         values = values[values > 0]
         bins = np.geomspace(values.min(), max(values.max(), 1.01 * values.min()), 60)
@@ -146,6 +146,17 @@ def histogram(field: Field) -> Picture:
     axes.set_xlabel(_plain(field.unit or field.name))
     axes.set_ylabel("points")
     return _picture(figure, field.name, _remark(field))
+
+
+def _bins(values: NDArray[Any]) -> Any:
+    """60 bins; around values that differ by rounding alone, wide enough for float64 to tell apart."""
+    low, high = values.min(), values.max()
+    least = max(1e-12 * max(abs(low), abs(high)), 1e-300)
+    if high - low >= least:
+        return 60
+    least = max(least, 0.5) if high == low else least
+    most = np.finfo(np.float64).max
+    return np.linspace(max(low - least, -most), min(high + least, most), 61)
 
 
 @QUIET
