@@ -20,7 +20,7 @@ class SetTable:
 
     Arrays of sets are int64 arrays of such numbers, so that they can be moved, broadcast and
     compared. Sets of the same content may have several numbers. (Arrays of NumPy, since what is
-    done to them are many short operations, each of which costs a fifth of one of torch.)
+    done to them are many short operations, each of which costs much less than one of torch.)
     """
 
     def __init__(self) -> None:
