@@ -89,6 +89,10 @@ def _ties(x: Tensor, *args: Any, **options: Any) -> Tensor:
     return ordered.diff(dim=dim) == 0
 
 
+def _ranked(x: Tensor, k: int, dim: int = -1, *args: Any, **options: Any) -> Tensor:
+    return _ties(x, dim=dim)
+
+
 def _integer(x: Tensor, *args: Any, **options: Any) -> Tensor:
     return x == x.round()
 
@@ -196,7 +200,8 @@ NAMES = (
     ),
     (_equal, "lt le gt ge eq ne less less_equal greater greater_equal not_equal"),
     (_equal, "maximum minimum fmax fmin"),
-    (_ties, "max min amax amin sort topk argsort argmax argmin median kthvalue"),
+    (_ties, "max min amax amin sort argsort argmax argmin median"),
+    (_ranked, "topk kthvalue"),
     (_ties, "msort nanmedian aminmax cummax cummin"),
     (_integer, "floor ceil trunc fix frac"),
     (_multiple, "fmod remainder floor_divide mod floordiv"),
@@ -336,23 +341,36 @@ def _looks(request: Request, point: Tensor) -> bool:
     return any(found)
 
 
+def _outside(tensor: Tensor, level: int) -> Tensor:
+    """A tensor out of the transforms that the function makes by itself, which end before it is used."""
+    functorch = torch._C._functorch
+    while (
+        functorch.is_functorch_wrapped_tensor(tensor) and functorch.maybe_get_level(tensor) > level
+    ):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Met]:
     """Where each call that depends on the input meets its kink."""
     met: list[Met] = []
+    level = torch._C._functorch.maybe_current_level() or 0
+
+    def keep(at: Tensor | None, *operands: Tensor) -> None:
+        if at is not None:
+            met.append(Met(_outside(at, level), tuple(_outside(each, level) for each in operands)))
 
     def notice(name: str, args: Any, options: Any) -> None:
         name = name.removeprefix("special_")
         if name in CONDITIONS:
             operands = args if isinstance(args[0], Tensor) else args[::-1]
-            met.append(Met(CONDITIONS[name](*operands, **options)))
+            keep(CONDITIONS[name](*operands, **options))
         if name in ORDERED:
             others = [None if follow.is_held(value) else value for value in args[1:]]
             at = ORDERED[name](args[0], order, *others, **options)
-            operands = tuple(each for each in (args[0], *others) if isinstance(each, Tensor))
-            met.extend([] if at is None else [Met(at, operands)])
+            keep(at, *(each for each in (args[0], *others) if isinstance(each, Tensor)))
         if _is_unknown(name, args, options):
-            at = jumps(follow.call, args, options, follow.is_held, order)
-            met.extend([] if at is None else [Met(at)])
+            keep(jumps(follow.call, args, options, follow.is_held, order))
 
     with torch.no_grad():
         x = z.clone()

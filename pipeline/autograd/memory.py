@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from pipeline.autograd.zero_tensors import WITH_MEMORY
+
 # Least and most that one batch works on: it should pay its overhead and stay in the caches.
 WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}
 # Products with a vector, which torch's own registry leaves out -> which argument is the matrix.
@@ -52,7 +54,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = WITH_MEMORY.get(func, func)(*args, **(kwargs or {}))
         self.operations += 1
         if func._overloadpacket in flop_registry:  # type: ignore[attr-defined]
             formula = flop_registry[func._overloadpacket]  # type: ignore[attr-defined]

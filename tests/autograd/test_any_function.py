@@ -188,6 +188,16 @@ def newton(x):
     return y * x[1]
 
 
+def newton_by_its_own_jacobian(x):
+    def residual(y):
+        return y**3 + y * x[0] ** 2 - x
+
+    y = torch.ones_like(x)
+    for _ in range(2):
+        y = y - torch.linalg.solve(torch.func.jacfwd(residual)(y), residual(y))
+    return y
+
+
 STATE = {
     "branch": branch,
     "while": while_loop,
@@ -208,6 +218,9 @@ STATE = {
     "where": where_hides_nan,
     "masks": integer_mask,
     "newton": newton,
+    "newton_by_its_own_jacobian": newton_by_its_own_jacobian,
+    "largest": lambda x: torch.topk(x, 3).values ** 3,
+    "largest_but_one": lambda x: x.kthvalue(3).values ** 3,
     "clone_in_out": lambda x: x.clone(),
     "view": lambda x: x.view(2, 2)[0] ** 2,
     "expanded": lambda x: (x[0] ** 2).expand(3),

@@ -295,3 +295,13 @@ def test_cumulative_products_beside_zero_are_flagged():
         return torch.sin(x).cumprod(0).sum()
 
     assert pipeline.evaluate(f, points, "hessian", on_disagreement="warn").status.tolist() == [1, 4]
+
+
+def test_the_rank_that_is_asked_for_is_no_dimension():
+    points = torch.tensor([[1.0, 2.0, 3.0], [2.0, 2.0, 3.0]], dtype=torch.float64)
+    for f in (
+        lambda x: x.topk(2).values.pow(2).sum(),
+        lambda x: x.reshape(1, 3).topk(k=1, dim=-1).values.sum() + x.kthvalue(2).values,
+        lambda x: torch.stack([x, -x]).topk(1, 1).values.square().sum(),
+    ):
+        assert pipeline.evaluate(f, points, "gradient").status.tolist() == [OK, NONSMOOTH]

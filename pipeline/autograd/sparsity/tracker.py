@@ -14,6 +14,7 @@ from pipeline.autograd.request import RefusedError
 from pipeline.autograd.sparsity.contractions import CONTRACTIONS
 from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
 from pipeline.autograd.sparsity.rules import RULES, Call, dense, pointwise, tensors
+from pipeline.autograd.zero_tensors import WITH_MEMORY
 
 KNOWN = {**RULES, **CONTRACTIONS}
 DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -67,7 +68,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._overloadpacket.__name__
         depends = any(id(value) in self._known for value in tensors((*args, *kwargs.values())))
         if not depends or name in SHAPES.split():
-            return func(*args, **kwargs)
+            return WITH_MEMORY.get(func, func)(*args, **kwargs)
         self._require_static(func, name, args)
         if not _has_rule(func, name):
             with self:
