@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
 
 Notice = Callable[[str, Any, Any], None]
 
@@ -45,14 +44,14 @@ class Follow(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
-        depends = any(id(value) in self._dependent for value in _tensors((args, kwargs)))
+        depends = any(id(value) in self._dependent for value in tensors_in((args, kwargs)))
         if depends:
             self.call = func
             self._notice(name, args, kwargs)
         result = func(*args, **kwargs)
         if depends:
             changed = (args[0],) if name == "setitem" else ()
-            for tensor in _tensors((result, changed)):
+            for tensor in tensors_in((result, changed)):
                 self._dependent[id(tensor)] = tensor
         return result
 
@@ -82,5 +81,20 @@ def reads(f: Callable[[Tensor], Any], x: Tensor, *held: Tensor) -> str:
     return next(iter(sorted(found, key=lambda name: name not in TEXT)), "")
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in tree_iter(values) if isinstance(value, Tensor))
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Find the tensors among the arguments of a call, or in what it returns.
+
+    Args:
+        value: A tensor, or anything else, in sequences and dictionaries to any depth.
+
+    Yields:
+        The tensors. Calls by the thousand are followed, for which torch's own walk is slow.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for each in value:
+            yield from tensors_in(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_in(each)

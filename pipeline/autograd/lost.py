@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_iter
 
+from pipeline.autograd.following import tensors_in
 from pipeline.autograd.request import Request
 
 NUMBERS = ("item", "tolist", "numpy", "__float__", "__array__")  # what they return is no tensor
@@ -37,8 +37,9 @@ class _Watch(TorchFunctionMode):
 
 
 def _floating(values: Any) -> list[Tensor]:
-    tensors = (value for value in tree_iter(values) if isinstance(value, Tensor))
-    return [tensor for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
+    return [
+        tensor for tensor in tensors_in(values) if tensor.is_floating_point() or tensor.is_complex()
+    ]
 
 
 def _name(func: Any) -> str:

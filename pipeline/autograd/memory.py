@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from pipeline.autograd.following import tensors_in
 from pipeline.autograd.zero_tensors import WITH_MEMORY
 
 # Least and most that one batch works on: it should pay its overhead and stay in the caches.
@@ -61,8 +61,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         elif func._overloadpacket in MATRIX_OF:  # type: ignore[attr-defined]
             self.flops += 2 * args[MATRIX_OF[func._overloadpacket]].numel()  # type: ignore[attr-defined]
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+        for tensor in tensors_in(result):
+            if tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())
         if self.live > self.limit:
             raise OverBudgetError

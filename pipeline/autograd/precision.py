@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.backends import cuda
-from torch.utils._pytree import tree_iter
 
-from pipeline.autograd.following import Follow
+from pipeline.autograd.following import Follow, tensors_in
 from pipeline.autograd.narrow import PRECISIONS, Precision
 from pipeline.autograd.request import Request
 
@@ -97,8 +96,7 @@ def half_inside(request: Request, point: Tensor) -> Precision | None:
     found: set[torch.dtype] = set()
 
     def notice(name: str, args: Any, options: Any) -> None:
-        operands = (each for each in tree_iter(args) if isinstance(each, Tensor))
-        found.update(each.dtype for each in operands if not follow.is_held(each))
+        found.update(each.dtype for each in tensors_in(args) if not follow.is_held(each))
 
     g, z = request.at(point)
     z = z.clone()
