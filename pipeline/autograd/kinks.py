@@ -21,6 +21,7 @@ from pipeline.autograd.both_sides import SMOOTH, jumps
 from pipeline.autograd.discrete import DISCRETE
 from pipeline.autograd.finite_difference import beside
 from pipeline.autograd.following import Follow
+from pipeline.autograd.ordering import ORDERING
 from pipeline.autograd.request import Request
 from pipeline.autograd.variable import WHOLE
 
@@ -75,22 +76,6 @@ def _at_loss(delta: str) -> Condition:
         return (x - target).abs() == size
 
     return condition
-
-
-def _ties(x: Tensor, *args: Any, **options: Any) -> Tensor:
-    """The elements compared are those of the whole tensor, or along a dimension."""
-    if args and isinstance(args[0], Tensor):
-        return _equal(x, args[0])
-    given = options.get("dim", args[0] if args else None)
-    if x.numel() < 2 or x.ndim == 0:
-        return torch.zeros((), dtype=torch.bool)
-    ordered = x.sort(dim=given).values if isinstance(given, int) else x.reshape(-1).sort().values
-    dim = given if isinstance(given, int) else 0
-    return ordered.diff(dim=dim) == 0
-
-
-def _ranked(x: Tensor, k: int, dim: int = -1, *args: Any, **options: Any) -> Tensor:
-    return _ties(x, dim=dim)
 
 
 def _integer(x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -200,9 +185,6 @@ NAMES = (
     ),
     (_equal, "lt le gt ge eq ne less less_equal greater greater_equal not_equal"),
     (_equal, "maximum minimum fmax fmin"),
-    (_ties, "max min amax amin sort argsort argmax argmin median"),
-    (_ranked, "topk kthvalue"),
-    (_ties, "msort nanmedian aminmax cummax cummin"),
     (_integer, "floor ceil trunc fix frac"),
     (_multiple, "fmod remainder floor_divide mod floordiv"),
     (_at_bounds, "clamp clip clamp_min clamp_max hardtanh threshold"),
@@ -241,6 +223,7 @@ ORDERED: dict[str, Ordered] = {
 CONDITIONS: dict[str, Condition] = {
     **{name: condition for condition, names in NAMES for name in names.split()},
     **DISCRETE,
+    **ORDERING,
 }
 KNOWN = SMOOTH | CONDITIONS.keys() | ORDERED.keys()
 
