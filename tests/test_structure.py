@@ -1,5 +1,8 @@
 """Tensors of any shape in and out: flat in the file, themselves again by name."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -136,11 +139,35 @@ def test_tensors_that_do_not_fit_are_refused():
     with pytest.raises(GridError, match=r"same N, got a: \(5, 3, 2\), b: \(4,\)"):
         pipeline.evaluate(coulomb, {"a": POSITIONS, "b": CHARGE[:4]})
     with pytest.raises(
-        PipelineError, match="tensor, or a mapping or sequence of tensors, got 0: int"
+        PipelineError, match="tensor, or a mapping, sequence or dataclass of tensors, got 0: int"
     ):
         pipeline.evaluate(lambda x: (1, x), POSITIONS[:, 0], "jacobian")
+    with pytest.raises(
+        GridError, match="several inputs are given by name.*got a tuple of 2 arrays"
+    ):
+        pipeline.evaluate(coulomb, (POSITIONS, CHARGE), "gradient")
     with pytest.raises(PipelineError, match="'hesian' cannot be unflattened"):
         pipeline.evaluate(spread, POSITIONS, "hessian").unflatten("hesian")
+
+
+@dataclass
+class Motion:
+    energy: torch.Tensor
+    force: torch.Tensor
+
+
+class Pair(NamedTuple):
+    energy: torch.Tensor
+    force: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [Motion, Pair])
+def test_fields_name_the_outputs(kind):
+    points = POSITIONS[:, 0]
+    result = pipeline.evaluate(lambda x: kind(x.square().sum(), -2 * x), points, "jacobian")
+    parts = result.unflatten("jacobian")
+    assert torch.equal(parts["energy"], 2 * points)
+    assert torch.equal(parts["force"], (-2.0 * torch.eye(2)).expand(len(points), 2, 2).double())
 
 
 def test_a_row_is_taken_apart_along_any_axis():

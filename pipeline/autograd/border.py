@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ def at_border(
     """Take any callable as a function of rows; a module stays one, with its parameters.
 
     Args:
-        f: Takes one tensor or several by keyword; returns a tensor, a mapping or a sequence of tensors.
+        f: Takes one tensor or several by keyword; returns a tensor, or a mapping, sequence or dataclass of these.
         inputs: How a row is taken apart; None where f takes the row itself.
         chosen: Which entries of the result are kept; None for all.
 
@@ -98,8 +98,13 @@ def flat_points(points: Any) -> tuple[Any, Structure | None]:
         Points (N, d), and how a row is taken apart; everything else as it is, and None.
 
     Raises:
-        GridError: The tensors have different numbers of points.
+        GridError: The tensors have different numbers of points, or no names.
     """
+    if isinstance(points, (tuple, list)) and any(getattr(part, "ndim", 0) > 1 for part in points):
+        raise GridError(
+            "points: several inputs are given by name, as {'a': (N, …), 'b': (N, …)}, got a "
+            f"{type(points).__name__} of {len(points)} arrays; the points of one input are stacked"
+        )
     if isinstance(points, Mapping):
         tensors = {str(name): torch.as_tensor(part) for name, part in points.items()}
         counts = {name: tuple(part.shape[:1]) for name, part in tensors.items()}
@@ -160,7 +165,7 @@ def flatten(value: Any) -> Tensor:
     """Put everything that a function returned into a row.
 
     Args:
-        value: A tensor, or a mapping or a sequence of tensors.
+        value: A tensor, or a mapping, a sequence or a dataclass of tensors.
 
     Returns:
         () or (m,); what is no tensor comes back as it is, for others to refuse.
@@ -173,6 +178,10 @@ def flatten(value: Any) -> Tensor:
 
 
 def _parts(value: Any) -> dict[str, Tensor]:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()  # a named tuple
     if isinstance(value, Mapping):
         parts = {str(name): part for name, part in value.items()}
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -182,6 +191,6 @@ def _parts(value: Any) -> dict[str, Tensor]:
     if not all(isinstance(part, Tensor) for part in parts.values()):
         kinds = ", ".join(f"{name}: {type(part).__name__}" for name, part in parts.items())
         raise FunctionError(
-            f"the function has to return a tensor, or a mapping or sequence of tensors, got {kinds}"
+            f"the function has to return a tensor, or a mapping, sequence or dataclass of tensors, got {kinds}"
         )
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -109,10 +110,20 @@ def probe(
     if not good:
         raise FunctionError(
             f"function {name!r} raised at all {len(points)} points tried, such as x = {_spell(points[0])}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_hint_of_dtype(f, points[0])}"
         ) from error
     _check_shapes(shapes, declared, len(points[0]), name)
     return Probe(torch.stack(good), shapes[0])
+
+
+def _hint_of_dtype(f: Callable[[Tensor], Tensor], point: Tensor) -> str:
+    """What to do where a function takes no points but those of its own weights' precision."""
+    for dtype in {torch.float32, torch.float64} - {point.dtype}:
+        with suppress(Exception), torch.no_grad():  # it may raise there as well
+            f(point.to(dtype))
+            name = str(dtype).removeprefix("torch.")
+            return f"; it takes points of {name}: dtype={name}, or convert what it holds to {point.dtype}"
+    return ""
 
 
 def _check_unchanged(point: Tensor, original: Tensor, name: str) -> None:
@@ -135,15 +146,17 @@ def _check_repeats(y: Tensor, again: Tensor, point: Tensor, name: str) -> None:
 def _check_output(y: object, point: Tensor, name: str) -> None:
     expected = f"a {point.dtype} tensor of shape () or (m,) on {point.device}"
     if not isinstance(y, Tensor):
+        todo = "use torch operations all the way (no float(), .item(), numpy)"
         raise FunctionError(
             f"function {name!r} has to return {expected}, got {type(y).__name__} {y!r}; "
-            "use torch operations all the way (no float(), .item(), numpy)"
+            f"{'is its return missing?' if y is None else todo}"
         )
     got = f"a {y.dtype} tensor of shape {tuple(y.shape)} on {y.device}"
     if y.dtype != point.dtype or y.device != point.device:
+        parts = "return its parts, torch.view_as_real(y).reshape(-1), or y.abs()"
+        todo = "make its constants with dtype=x.dtype, device=x.device"
         raise FunctionError(
-            f"function {name!r} has to return {expected}, got {got}; "
-            "make its constants with dtype=x.dtype, device=x.device"
+            f"function {name!r} has to return {expected}, got {got}; {parts if y.is_complex() else todo}"
         )
     if y.ndim > 1 or y.numel() == 0:
         raise FunctionError(

@@ -325,7 +325,9 @@ def test_one_bad_point_fails_alone():
     ("f", "message"),
     [
         (lambda x: float(x.sum()), "has to return a torch.float64 tensor.*got float"),
-        (lambda x: x.sum().to(torch.complex128), "torch.complex128"),
+        (lambda x: x.sum().to(torch.complex128), r"torch.complex128.*view_as_real\(y\)"),
+        (lambda x: None, "got NoneType None; is its return missing"),
+        (lambda x: torch.ones(3) @ x, "takes points of float32: dtype=float32, or convert what it holds"),
         (lambda x: x.sum().int(), "torch.int32"),
         (lambda x: x.sum().float(), r"torch.float32.*dtype=x.dtype"),
         (lambda x: torch.outer(x, x), r"shape \(3, 3\).*flatten"),
