@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +88,8 @@ def check_reference(
         return _unchecked(reason, oracle)
     differences = compare_with_finite_differences(request, precise)
     alone = differences.checks == 0  # then forward mode is worth its time in any job
-    forward = _forward_mode(request, precise, float("inf") if alone else job_seconds)
+    seconds = float("inf") if alone else job_seconds
+    forward = _forward_mode(request, precise, differences.confirmed, seconds)
     return Checks(differences, forward, oracle.asymmetry())
 
 
@@ -96,10 +98,12 @@ def _unchecked(reason: str, oracle: Oracle) -> Checks:
     return Checks(differences, ForwardMode(None, (), ()), oracle.asymmetry())
 
 
-def _forward_mode(request: Request, points: Tensor, job_seconds: float) -> ForwardMode:
+def _forward_mode(
+    request: Request, points: Tensor, confirmed: Set[int], job_seconds: float
+) -> ForwardMode:
     if job_seconds < FORWARD_SECONDS and "torch._dynamo" not in sys.modules:
         reason = (
             f"forward mode was not loaded: the job takes less than the {FORWARD_SECONDS} s for it"
         )
         return ForwardMode(None, (reason,), ())
-    return compare_forward_with_reverse(request, points)
+    return compare_forward_with_reverse(request, points, confirmed)

@@ -78,6 +78,11 @@ def test_a_wrong_forward_mode_is_told_from_a_wrong_reverse_mode():
     outcome = compare_forward_with_reverse(request(lambda x: Wrong.apply(x).sum(), 1), POINTS)
     assert outcome.residual > 0.1
     assert len(outcome.disagreements) == len(POINTS)
+    last = len(POINTS) - 1
+    confirmed = compare_forward_with_reverse(
+        request(lambda x: Wrong.apply(x).sum(), 1), POINTS, frozenset(range(last))
+    )
+    assert confirmed.places == (0, last)  # what differences confirm needs no other witness
     result = pipeline.evaluate(lambda x: Wrong.apply(x).sum(), POINTS, "gradient")
     torch.testing.assert_close(result.gradient, 3 * POINTS**2)
     (remark,) = result.certificate.unchecked
