@@ -50,7 +50,7 @@ def difference(g: OnPoint, z: Tensor, scale: Tensor, order: int) -> Known:
     """
     offsets, places, signs = _stencil(len(z), order)
     entries = list(combinations_with_replacement(range(len(z)), order))
-    widths = torch.stack([scale[list(entry)].prod() for entry in entries]).to(torch.float64)
+    widths = scale[torch.tensor(entries)].prod(dim=1).to(torch.float64)
     evaluate, largest = _guarded(g, z), torch.zeros((), dtype=torch.float64, device=z.device)
 
     def quotient(h: float) -> Tensor:

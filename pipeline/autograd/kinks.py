@@ -295,7 +295,10 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
         same = [one.at.shape for one in met] == [one.at.shape for one in nearby]
         pairs = zip(met, nearby, strict=True) if same else ()
         flags = [one.unlike(other) for one, other in pairs] or [one.at.any() for one in met]
-        return torch.stack(flags).any() if flags else torch.zeros((), dtype=torch.bool)
+        none = torch.zeros(
+            (), dtype=torch.bool, device=point.device
+        )  # conditions may know no device
+        return torch.stack([none, *(each.to(point.device) for each in flags)]).any()
 
     def find(points: Tensor) -> Tensor:
         try:
