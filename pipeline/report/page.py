@@ -32,6 +32,7 @@ from pipeline.store.reader import Results
 
 FEW = 6  # points that are a table rather than a picture
 MOST_LISTED = 100  # points that were not ok
+VISIBLE = 0.05  # share of the points at which an entry is zero: less is drawn as black
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _patterns(results: Results, selection: Selection) -> Iterator[Picture]:
         fractions = zero_fractions(read(results, name, selection.indices))
         if fractions.ndim == 3:
             fractions = fractions.min(axis=0)
-        if fractions.max() > 0:
+        if fractions.max() > VISIBLE:
             yield pattern(f"{name}: exact zeros", fractions, *labels)
 
 

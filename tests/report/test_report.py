@@ -138,6 +138,15 @@ def test_what_is_stored_in_part_is_drawn_as_a_whole(tmp_path, monkeypatch, store
     assert drawn_names(stored)[0] == ("hessian_sparse" if "format" in store else "hessian")
 
 
+def test_what_is_hardly_ever_zero_is_not_drawn(tmp_path):
+    points = torch.linspace(0, 1, 60, dtype=torch.float64).reshape(30, 2)  # zero at one of them
+    stored = pipeline.run(lambda x: (x[0] * x[1]) ** 2, points, "hessian", output_dir=tmp_path)
+    write_report(stored, tmp_path / "page.html", [3])
+    text = (tmp_path / "page.html").read_text()
+    assert "hessian at point 3" in text
+    assert "exact zeros" not in text
+
+
 def test_a_large_pattern_is_drawn_in_cells(monkeypatch):
     monkeypatch.setattr("pipeline.report.pictures.MOST_CELLS", 7)
     n = 1000
