@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from pipeline.display import aligned, evidence, spell_bytes, spell_value
+from pipeline.store.layout import SPARSE
 from pipeline.store.own_shard import CIRCUMSTANCES, MOST_READ
 from pipeline.store.reader import Results, open_results
 from pipeline.store.trust import readable
@@ -144,9 +145,15 @@ def _dataset(results: Results, name: str) -> dict[str, Any]:
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "units": str(array.attrs.get("units", "")),
-        "about": str(array.attrs.get("long_name", ""))
-        + ("" if name in results.stored else " (stored packed)"),
+        "about": str(array.attrs.get("long_name", "")) + _how_stored(results, name),
     }
+
+
+def _how_stored(results: Results, name: str) -> str:
+    if name.endswith(SPARSE):
+        rows, columns = results[name.removesuffix(SPARSE)].shape[1:]
+        return f" (entries of {rows} × {columns} matrices)"
+    return "" if name in results.stored else " (stored packed)"
 
 
 def _origin(results: Results, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def evidence(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ("rounding_error", "rounding"),
     ):
         if certificate[key] is not None:
-            yield words, f"{certificate[key]:.1e}"
+            yield words, f"{certificate[key]:.1e}" if certificate[key] else "0"
     yield from (("not checked", reason) for reason in certificate["unchecked"])
     yield from (("DISAGREEMENT", reason) for reason in certificate["disagreements"])
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import pipeline
+from pipeline.account import facts
 from pipeline.errors import ConfigurationError, StoreError
 from pipeline.store import result as assembling
 from pipeline.store.consolidate import consolidate
@@ -47,6 +48,11 @@ def stored(request, tmp_path_factory):
         patch.setattr(assembling, "SMALL", 0 if request.param == "virtual" else 1 << 30)
         with run(tmp_path_factory.mktemp(request.param), store=store) as results:
             yield results
+
+
+def test_the_account_says_what_the_entries_are_of(stored):
+    about = facts(stored)["datasets"]["jacobian_sparse"]["about"]
+    assert about.endswith(f"(entries of {M} × {N} matrices)")
 
 
 def test_names_shapes_and_attributes(stored):
