@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.job import Storage
@@ -130,7 +131,7 @@ def _copy_structure(original: h5py.File, new: NewFile, rows: tuple[str, ...]) ->
 def _copy_rows(results: Results, new: NewFile, threads: int) -> Mapping[str, str]:
     """Copy all rows, and give the checksum of each dataset; raise where one of a file is wrong."""
     sums = dict.fromkeys(results.stored, 0)
-    copying = read_ahead(partial(_copy, new), _pieces(results), 2 * threads, threads)
+    copying = read_ahead(_Copier(new), _pieces(results), 2 * threads, threads)
     with _Settling(new) as settling, closing(copying) as copied:
         for (path, array), pieces in groupby(copied, attrgetter("path", "array")):
             found, length, expected = 0, 0, None
@@ -172,11 +173,25 @@ def _known_sums(path: Path, results: Results) -> Mapping[str, Any]:
     return sums
 
 
-def _copy(new: NewFile, piece: _Piece) -> _Piece:
-    rows = piece.array.read(piece.start, piece.stop)
-    crc32 = zlib.crc32(np.ascontiguousarray(rows).data)
-    new.write(piece.array.name, piece.start, rows)
-    return replace(piece, crc32=crc32)
+class _Copier:
+    """Copies pieces through memory that each thread keeps: new memory costs as much as the rest."""
+
+    def __init__(self, new: NewFile) -> None:
+        self._new, self._kept = new, threading.local()
+
+    def __call__(self, piece: _Piece) -> _Piece:
+        rows = piece.array.read(piece.start, piece.stop, out=self._rows(piece))
+        crc32 = zlib.crc32(rows.data)
+        self._new.write(piece.array.name, piece.start, rows)
+        return replace(piece, crc32=crc32)
+
+    def _rows(self, piece: _Piece) -> NDArray[Any]:
+        memory = getattr(self._kept, "memory", None)
+        if memory is None or memory.nbytes < piece.bytes:
+            memory = self._kept.memory = np.empty(max(piece.bytes, PIECE), np.uint8)
+        array = piece.array
+        shape = piece.stop - piece.start, *array.shape[1:]
+        return memory[: piece.bytes].view(array.dtype).reshape(shape)
 
 
 class _Settling:
