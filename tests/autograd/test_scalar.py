@@ -300,9 +300,11 @@ def test_compiled_kernel_equals_reverse_mode(table, dtype):
     evaluate = ROUTES["scalar"].prepare(request(all_of_them, 1, points[0]), "rev", 1, 64)
     expected = reference(all_of_them, points, 1)
     assert_equal(evaluate(points), expected, dtype)
+    # beside infinity torch's sines reduce their arguments in another way, in the last bit
     one_by_one = [evaluate(point[None]) for point in ORDINARY.to(dtype)]
-    for level, rows in zip(evaluate(points), zip(*one_by_one, strict=True), strict=True):
-        assert torch.equal(level[: len(ORDINARY)], torch.cat(rows))
+    together = evaluate(ORDINARY.to(dtype))
+    for level, rows in zip(together, zip(*one_by_one, strict=True), strict=True):
+        assert torch.equal(level, torch.cat(rows))
 
 
 class Straight(torch.autograd.Function):
