@@ -249,6 +249,17 @@ def test_workers_end_with_their_parent(fatal, tmp_path, number):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_starting_is_stopped_too():
+    began = time.monotonic()
+    with LocalExecutor(2, ()) as executor:
+        futures = executor.submit(time.sleep, [100, 100])
+        executor.cancel()
+    assert time.monotonic() - began < 60
+    assert all(future.exception() for future in futures)
+
+
+@pytest.mark.slow
 def test_an_error_that_would_come_again_is_not_retried(tmp_path):
     """The workers see another source than the process that planned."""
     plugin = tmp_path / "changing.py"

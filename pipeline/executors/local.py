@@ -32,8 +32,13 @@ class _Lane:
         self._environment = environment
         self._pool: ProcessPoolExecutor | None = None
 
-    def run(self, work: bytes, item: Any) -> Any:
+    def run(self, work: bytes, item: Any, started: Callable[[], None]) -> Any:
         """Do the work for an item.
+
+        Args:
+            work: What to do.
+            item: For what.
+            started: Called once there is a process that has it.
 
         Returns:
             What it returned; what it raised comes through.
@@ -45,7 +50,9 @@ class _Lane:
             context = multiprocessing.get_context("spawn")  # never forked from this process
             self._pool = ProcessPoolExecutor(1, context, _start, (self._environment,))
         try:
-            return self._pool.submit(_run, work, item).result()
+            future = self._pool.submit(_run, work, item)
+            started()
+            return future.result()
         except BrokenProcessPool as error:
             self.end()
             raise ExecutorError(
@@ -99,9 +106,13 @@ class LocalExecutor(Executor):
     def cancel(self) -> str:
         """Stop the workers: what they have not committed is computed again later."""
         self._stopped = True
-        for process in set(multiprocessing.active_children()) - self._others:
-            process.terminate()
+        self._end_if_stopped()
         return ""
+
+    def _end_if_stopped(self) -> None:
+        if self._stopped:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
 
     def __enter__(self) -> LocalExecutor:
         self._others = set(multiprocessing.active_children())
@@ -120,7 +131,8 @@ class LocalExecutor(Executor):
             raise ExecutorError("the run was stopped")
         lane = self._free.get()  # there are as many as threads
         try:
-            return lane.run(work, item)
+            # a process that was starting when the others were stopped is stopped here
+            return lane.run(work, item, self._end_if_stopped)
         finally:
             self._free.put(lane)
 
