@@ -26,9 +26,8 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.variable import WHOLE
 
 Condition = Callable[..., Tensor]
-Ordered = Callable[
-    ..., Tensor | None
-]  # of the order as well: a formula can be right up to some order
+# of the order as well: a formula can be right up to some order
+Ordered = Callable[..., Tensor | None]
 NEVER = 1 << 20  # an order that is never asked for
 TIE = 1e-12  # relative gap of eigenvalues that are one
 
@@ -295,9 +294,8 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
         same = [one.at.shape for one in met] == [one.at.shape for one in nearby]
         pairs = zip(met, nearby, strict=True) if same else ()
         flags = [one.unlike(other) for one, other in pairs] or [one.at.any() for one in met]
-        none = torch.zeros(
-            (), dtype=torch.bool, device=point.device
-        )  # conditions may know no device
+        # conditions may know no device
+        none = torch.zeros((), dtype=torch.bool, device=point.device)
         return torch.stack([none, *(each.to(point.device) for each in flags)]).any()
 
     def find(points: Tensor) -> Tensor:

@@ -160,7 +160,6 @@ def _narrowly(f: Callable[[Tensor], Tensor], precision: Precision, x: Tensor) ->
     if x.dtype != precision.kept:
         return f(x)
     y = f(x.to(precision.evaluated))
-    is_narrow = isinstance(y, Tensor) and y.dtype == precision.evaluated
-    return (
-        y.to(precision.kept) if is_narrow else y
-    )  # what is wrong with another is said by the probe
+    if isinstance(y, Tensor) and y.dtype == precision.evaluated:
+        return y.to(precision.kept)
+    return y  # what is wrong with it is said by the probe

@@ -103,6 +103,5 @@ def half_inside(request: Request, point: Tensor) -> Precision | None:
     follow = Follow((z,), notice)
     with torch.no_grad(), follow:
         g(z)
-    names = (str(dtype).removeprefix("torch.") for dtype in found)
-    halves = [PRECISIONS[name] for name in names if name in PRECISIONS and PRECISIONS[name].is_half]
+    halves = [each for each in PRECISIONS.values() if each.is_half and each.evaluated in found]
     return max(halves, key=lambda precision: precision.epsilon, default=None)
