@@ -23,7 +23,7 @@ from pipeline.autograd.module_function import as_function
 from pipeline.autograd.narrow import resolve_precision
 from pipeline.autograd.operators import ALONG, Operator, asking, contract
 from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.precision import half_inside
+from pipeline.autograd.precision import as_calculated
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
@@ -155,9 +155,7 @@ def _compare(
     operators = contract(named, direction, bare.n, shape, identity.get("masses", ()))
     by_key = {operator.key: operator.name for operator in operators}
     twins = [operator for operator in operators if by_key[operator.key] != operator.name]
-    request = asking(
-        replace(bare, evaluated_in=half_inside(bare, points[0]) or precision), operators
-    )
+    request = asking(as_calculated(bare, points[0]), operators)
     kept = {key: _kept_name(results, by_key[key]) for key in request.keys}
     request = replace(request, pattern=_pattern(results, kept.get(request.sparse_order, "")))
     stored = [

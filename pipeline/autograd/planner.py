@@ -23,7 +23,7 @@ from pipeline.autograd.lost import lost_gradients
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.option_faults import check_options
 from pipeline.autograd.oracle import Oracle, build_oracle
-from pipeline.autograd.precision import full_precision, half_inside
+from pipeline.autograd.precision import as_calculated, full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
@@ -79,14 +79,14 @@ def prepare(
 
 
 def _as_calculated(request: Request, name: str) -> Request:
-    """Expect no more of a function than the precision in which it calculates."""
-    half = half_inside(request, request.example)
-    if half is None or half.epsilon <= request.precision.epsilon:
-        return request
-    log.warning(
-        "function %r calculates in %s somewhere: its derivatives are no better", name, half.name
-    )
-    return replace(request, evaluated_in=half)
+    """Expect no more of a function than the precision in which it calculates, and say so."""
+    found = as_calculated(request, request.example)
+    if found is not request:
+        log.warning(
+            "function %r calculates in %s somewhere: its derivatives are no better",
+            name, found.precision.name,
+        )  # fmt: skip
+    return found
 
 
 def _dense(asked: Asked, options: Options) -> Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -105,3 +106,19 @@ def half_inside(request: Request, point: Tensor) -> Precision | None:
         g(z)
     halves = [each for each in PRECISIONS.values() if each.is_half and each.evaluated in found]
     return max(halves, key=lambda precision: precision.epsilon, default=None)
+
+
+def as_calculated(request: Request, point: Tensor) -> Request:
+    """Expect no more of a function than the precision in which it calculates.
+
+    Args:
+        request: What is evaluated.
+        point: Where it is looked at, (d,).
+
+    Returns:
+        The request; another one where the function calculates in less than it is asked for.
+    """
+    half = half_inside(request, point)
+    if half is None or half.epsilon <= request.precision.epsilon:
+        return request
+    return replace(request, evaluated_in=half)
