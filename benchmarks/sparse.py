@@ -87,8 +87,8 @@ def ours(name: str, points: np.ndarray) -> Peer:
     import torch
 
     import pipeline
-    from pipeline.autograd.compression import compress
     from pipeline.autograd.request import Request
+    from pipeline.autograd.sparsity.compression import compress
 
     torch.set_num_threads(1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import evaluate, prepare, run
-    from pipeline.autograd.module_function import module_function
+    from pipeline.autograd.functions.module_function import module_function
     from pipeline.autograd.reference import flat_grad, hessian, jacobian
     from pipeline.errors import PipelineError
     from pipeline.function import AnySize, Function, GridKind, Scenario, Space
@@ -45,7 +45,7 @@ __all__ = [
 
 _HOMES = {
     "pipeline.api": ("evaluate", "prepare", "run"),
-    "pipeline.autograd.module_function": ("module_function",),
+    "pipeline.autograd.functions.module_function": ("module_function",),
     "pipeline.autograd.reference": ("flat_grad", "hessian", "jacobian"),
     "pipeline.errors": ("PipelineError",),
     "pipeline.function": ("AnySize", "Function", "GridKind", "Scenario", "Space"),

@@ -12,16 +12,16 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from pipeline.autograd.asked import Asked, Wanted, ask
 from pipeline.autograd.batches import Batches
-from pipeline.autograd.border import at_border, flat_points, returned
 from pipeline.autograd.evaluator import Evaluator
-from pipeline.autograd.function_probe import probe, probe_indices, resolve_device
+from pipeline.autograd.functions.border import at_border, flat_points, returned
+from pipeline.autograd.functions.module_function import as_function
+from pipeline.autograd.functions.narrow import resolve_precision
+from pipeline.autograd.functions.probe import probe, probe_indices, resolve_device
 from pipeline.autograd.memory import available_bytes
-from pipeline.autograd.module_function import as_function
-from pipeline.autograd.narrow import resolve_precision
-from pipeline.autograd.option_faults import check_options
-from pipeline.autograd.planner import prepare as plan_evaluator
+from pipeline.autograd.planning.asked import Asked, Wanted, ask
+from pipeline.autograd.planning.option_faults import check_options
+from pipeline.autograd.planning.planner import prepare as plan_evaluator
 from pipeline.directions import direction_of
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.evaluation import Evaluation

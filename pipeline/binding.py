@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipeline.autograd.asked import Wanted, ask
-from pipeline.autograd.function_probe import resolve_device
-from pipeline.autograd.narrow import resolve_precision
+from pipeline.autograd.functions.narrow import resolve_precision
+from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.operators import contract, resolve_operators
-from pipeline.autograd.option_faults import check_options
+from pipeline.autograd.planning.asked import Wanted, ask
+from pipeline.autograd.planning.option_faults import check_options
 from pipeline.directions import direction_of, with_directions
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import BoundFunction, Function, Space, bind_function

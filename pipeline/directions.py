@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.autograd.contractions import Direction
+from pipeline.autograd.methods.contractions import Direction
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.function import GridKind, Space
 from pipeline.grids.base import Grid

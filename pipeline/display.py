@@ -116,7 +116,7 @@ def evidence(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Put a certificate into words.
 
     Args:
-        certificate: As `pipeline.autograd.certificate.Certificate.record` gives it, or a file.
+        certificate: As `pipeline.autograd.checks.certificate.Certificate.record` gives it, or a file.
 
     Yields:
         What, and how it came out.

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.autograd.function_probe import resolve_device
+from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
 from pipeline.execution import notify, prepare_run, take_up, threads

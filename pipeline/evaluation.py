@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import unpack

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pipeline.autograd.batches import Batches
 from pipeline.autograd.evaluator import Evaluated, Evaluator
-from pipeline.autograd.function_probe import probe_indices, resolve_device
-from pipeline.autograd.planner import prepare
+from pipeline.autograd.functions.probe import probe_indices, resolve_device
+from pipeline.autograd.planning.planner import prepare
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.grids.directed import rows_of
 from pipeline.job import Options, RunInfo, ShardInfo

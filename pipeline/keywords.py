@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 import torch
 
+from pipeline.autograd.functions.variable import Wrt
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.variable import Wrt
 from pipeline.errors import ConfigurationError
 from pipeline.job import Format, Storage, Workers
 from pipeline.patterns import read_pattern, sparse_format

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.autograd.asked import without_direction
-from pipeline.autograd.border import at_border, callable_of
-from pipeline.autograd.by_differences import REFERENCE, differences_of
-from pipeline.autograd.checks import check_reference
-from pipeline.autograd.contractions import Direction
-from pipeline.autograd.function_probe import probe_indices
-from pipeline.autograd.module_function import as_function
-from pipeline.autograd.narrow import resolve_precision
+from pipeline.autograd.checks.independent import check_reference
+from pipeline.autograd.checks.oracle import build_oracle
+from pipeline.autograd.functions.border import at_border, callable_of
+from pipeline.autograd.functions.module_function import as_function
+from pipeline.autograd.functions.narrow import resolve_precision
+from pipeline.autograd.functions.probe import probe_indices
+from pipeline.autograd.functions.variable import Beside, resolve_variable
+from pipeline.autograd.methods.contractions import Direction
 from pipeline.autograd.operators import ALONG, Operator, asking, contract
-from pipeline.autograd.oracle import build_oracle
+from pipeline.autograd.planning.asked import without_direction
+from pipeline.autograd.planning.by_differences import REFERENCE, differences_of
 from pipeline.autograd.precision import as_calculated
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.variable import Beside, resolve_variable
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.fingerprint import callable_digest
 from pipeline.function import BoundFunction, bind_function

@@ -17,7 +17,8 @@ from pretended import DEVICE, NAME, Pretended, Remote
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.autograd import function_probe, memory
+from pipeline.autograd import memory
+from pipeline.autograd.functions import probe as function_probe
 
 on_others = function_probe.resolve_device
 function_probe.resolve_device = lambda name: DEVICE if name.startswith(NAME) else on_others(name)

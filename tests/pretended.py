@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from pipeline.autograd.zero_tensors import WITH_MEMORY
+from pipeline.autograd.functions.zero_tensors import WITH_MEMORY
 
 NAME = "gpu"
 _setup_privateuseone_for_python_backend(NAME)

@@ -199,9 +199,9 @@ def test_spaces_of_equal_eigenvalues(tmp_path):
     ],
 )
 def test_eigenvectors_that_are_wrong_are_seen(spoil):
-    from pipeline.autograd.oracle import build_oracle
+    from pipeline.autograd.checks.oracle import build_oracle
+    from pipeline.autograd.methods.spectra import Eigenvectors
     from pipeline.autograd.request import Request
-    from pipeline.autograd.spectra import Eigenvectors
 
     request = Request(energy, POINTS[0], (), (), contractions=(Eigenvectors(),))
     right = pipeline.evaluate(energy, POINTS, "eigenvectors").eigenvectors

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.job import Options
 

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.checks.certificate import Certificate
+from pipeline.autograd.checks.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.evaluation_plan import Plan
+from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Key, Request
-from pipeline.autograd.reverse import plain
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.display import card
 from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError
@@ -69,7 +69,7 @@ class RowCheck(Protocol):
     def spot_check(
         self, operators: Sequence[Operator], point: Tensor, row: Mapping[str, Tensor], seed: int
     ) -> SpotCheck:
-        """See `pipeline.autograd.spot_check.spot_check`."""
+        """See `pipeline.autograd.checks.spot_check.spot_check`."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pipeline.autograd.following import tensors_in
-from pipeline.autograd.zero_tensors import WITH_MEMORY
+from pipeline.autograd.functions.following import tensors_in
+from pipeline.autograd.functions.zero_tensors import WITH_MEMORY
 
 # Least and most that one batch works on: it should pay its overhead and stay in the caches.
 WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}

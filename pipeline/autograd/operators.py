@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.autograd.contractions import (
+from pipeline.autograd.methods.contractions import (
     Across,
     Along,
     Contraction,
@@ -13,8 +13,8 @@ from pipeline.autograd.contractions import (
     Direction,
     Divergence,
 )
+from pipeline.autograd.methods.spectra import Eigenvectors, Spectrum, spread
 from pipeline.autograd.request import Key, Request
-from pipeline.autograd.spectra import Eigenvectors, Spectrum, spread
 from pipeline.errors import ConfigurationError, nearest
 
 WHOLE = {"value": 0, "gradient": 1, "jacobian": 1, "hessian": 2}
@@ -121,7 +121,7 @@ def contract(
         direction: Along which jvp, hvp (n entries) and vjp (m entries) are taken.
         n: Number of variables.
         output_shape: () or (m,).
-        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.spectra.spread`.
+        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.methods.spectra.spread`.
 
     Returns:
         The same operators.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.backends import cuda
 
-from pipeline.autograd.following import Follow, tensors_in
-from pipeline.autograd.narrow import PRECISIONS, Precision
+from pipeline.autograd.functions.following import Follow, tensors_in
+from pipeline.autograd.functions.narrow import PRECISIONS, Precision
 from pipeline.autograd.request import Request
 
 _REDUCTIONS = (

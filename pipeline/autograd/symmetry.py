@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.autograd.checks.spot_check import SpotCheck, spot_check
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import asymmetry
 from pipeline.autograd.request import Request
-from pipeline.autograd.spot_check import SpotCheck, spot_check
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from custom_functions import Once
 
 import pipeline
-from pipeline.autograd.differences import difference
+from pipeline.autograd.methods.differences import difference
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.routes.finite_difference import difference_modes
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError

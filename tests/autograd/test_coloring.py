@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.autograd import coloring
-from pipeline.autograd.coloring import (
+from pipeline.autograd.sparsity import coloring
+from pipeline.autograd.sparsity.coloring import (
     color_acyclic,
     color_both,
     color_columns,

@@ -8,12 +8,12 @@ import torch
 
 import pipeline
 from pipeline import Function
-from pipeline.autograd.compression import compress
-from pipeline.autograd.formats import choose_pattern
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.planning.formats import choose_pattern
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES
+from pipeline.autograd.sparsity.compression import compress
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, DisagreementError, PipelineError
 
@@ -58,7 +58,7 @@ def request_of(name, orders=None, sparse=True, dtype=torch.float64):
     orders = orders or ((1,) if shape else (2,))
     request = Request(f, points[0], shape, orders)
     if sparse:
-        form = dataclasses.replace(pipeline.autograd.formats.DENSE, format="sparse")
+        form = dataclasses.replace(pipeline.autograd.planning.formats.DENSE, format="sparse")
         operators = tuple(Operator("derivative", order) for order in orders)
         pattern = choose_pattern(form, request, operators)
         request = dataclasses.replace(request, pattern=pattern)

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline.autograd.contractions import Across, Along, Diagonal, Direction, Divergence, alone
+from pipeline.autograd.methods.contractions import (
+    Across,
+    Along,
+    Diagonal,
+    Direction,
+    Divergence,
+    alone,
+)
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes.base import one_point

@@ -5,13 +5,14 @@ import logging
 import pytest
 import torch
 
-from pipeline.autograd import choice, effort
-from pipeline.autograd.asked import Asked
-from pipeline.autograd.choice import Draft, Study, _cannot_pay, choose
+from pipeline.autograd.checks import effort
+from pipeline.autograd.checks.effort import affordable, fits_entry_by_entry, pass_seconds
+from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.cost import Cost
-from pipeline.autograd.effort import affordable, fits_entry_by_entry, pass_seconds
-from pipeline.autograd.oracle import build_oracle
-from pipeline.autograd.planner import prepare
+from pipeline.autograd.planning import choice
+from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.choice import Draft, Study, _cannot_pay, choose
+from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.scalar import derive

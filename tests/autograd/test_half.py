@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.autograd.narrow import PRECISIONS
-from pipeline.autograd.oracle import build_oracle
+from pipeline.autograd.checks.oracle import build_oracle
+from pipeline.autograd.functions.narrow import PRECISIONS
 from pipeline.autograd.request import Request
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
 

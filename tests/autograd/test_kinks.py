@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 import pipeline
+from pipeline.autograd.checks.kinks import kink_finder
 from pipeline.autograd.evaluator import NONFINITE, NONSMOOTH, OK
-from pipeline.autograd.kinks import kink_finder
 from pipeline.autograd.request import Request
 
 POINTS = torch.tensor(

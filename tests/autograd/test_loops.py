@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.autograd.compression import known_pattern
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES, scalar
 from pipeline.autograd.routes.scalar import derive
 from pipeline.autograd.scalar.cuts import MOST_TERMS, cut
 from pipeline.autograd.scalar.loops import Loops, arrange
+from pipeline.autograd.sparsity.compression import known_pattern
 
 N = 37  # no multiple of any number of lanes
 WEIGHTS = torch.linspace(-1, 2, N, dtype=torch.float64)

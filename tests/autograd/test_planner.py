@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.autograd.asked import Asked
+from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
-from pipeline.autograd.finite_difference import ridders
-from pipeline.autograd.function_probe import probe_indices
+from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.memory import Meter, OverBudgetError, available_bytes, power_of_two
-from pipeline.autograd.option_faults import check_options
-from pipeline.autograd.oracle import build_oracle
+from pipeline.autograd.methods.finite_difference import ridders
 from pipeline.autograd.packing import symmetry_residual
-from pipeline.autograd.planner import prepare
+from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.option_faults import check_options
+from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES, VmapRoute
 from pipeline.errors import (

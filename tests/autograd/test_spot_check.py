@@ -7,9 +7,9 @@ import torch
 
 import pipeline
 from pipeline import open_results
+from pipeline.autograd.checks.spot_check import UNCHECKED, spot_check
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.request import Request
-from pipeline.autograd.spot_check import UNCHECKED, spot_check
 from pipeline.errors import DisagreementError
 
 N = 1000

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import pipeline
+from pipeline.autograd.methods.taylor import push_forward
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError
-from pipeline.autograd.taylor import push_forward
 
 GENERATOR = torch.Generator().manual_seed(1)
 POINTS = torch.rand(3, 5, generator=GENERATOR, dtype=torch.float64) + 0.3

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.autograd.asked import Asked
-from pipeline.autograd.function_probe import probe_indices
-from pipeline.autograd.module_function import ModuleFunction
-from pipeline.autograd.planner import prepare
+from pipeline.autograd.functions.module_function import ModuleFunction
+from pipeline.autograd.functions.probe import probe_indices
+from pipeline.autograd.functions.variable import Columns, Parameters, WholePoint, resolve_variable
+from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
-from pipeline.autograd.variable import Columns, Parameters, WholePoint, resolve_variable
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
 from pipeline.function import Space
 from pipeline.grids.file import build_file

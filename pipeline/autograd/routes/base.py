@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.autograd.contractions import Diagonal
 from pipeline.autograd.cost import Cost
-from pipeline.autograd.differentiation import Levels, differentiate
+from pipeline.autograd.functions.variable import WHOLE
+from pipeline.autograd.methods.contractions import Diagonal
+from pipeline.autograd.methods.differentiation import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
-from pipeline.autograd.variable import WHOLE
 from pipeline.errors import ConfigurationError
 
 BOTH = "fwd_and_rev"  # mode of a Jacobian: some of it by columns, the rest by rows
@@ -135,7 +135,7 @@ def one_point(
 
 def _forward(request: Request, diagonals: list[Diagonal], chunk: int) -> Callable[[Tensor], Levels]:
     """Value, first derivative and diagonals in one sweep of Taylor mode; the rest beside it."""
-    from pipeline.autograd.taylor import push_forward  # it loads torch.fx
+    from pipeline.autograd.methods.taylor import push_forward  # it loads torch.fx
 
     summed = all(item.summed for item in diagonals)
     example = joined(request)(request.example[None])[0]

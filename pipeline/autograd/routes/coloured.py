@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.autograd.compression import Compression, compress, seeds
 from pipeline.autograd.constant_folding import fold_constants
 from pipeline.autograd.cost import FUNC_SECONDS, Cost, count_eager
-from pipeline.autograd.differentiation import Levels, differentiate
-from pipeline.autograd.forward_mode import FORWARD_SECONDS
+from pipeline.autograd.methods.differentiation import Levels, differentiate
+from pipeline.autograd.methods.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import BOTH, Route
 from pipeline.autograd.routes.compiled import (
@@ -26,6 +25,7 @@ from pipeline.autograd.routes.compiled import (
     compile_batch,
     count_compiled,
 )
+from pipeline.autograd.sparsity.compression import Compression, compress, seeds
 
 SIDES = {
     "fwd": "fwd",

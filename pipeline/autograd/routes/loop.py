@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.request import Request
-from pipeline.autograd.reverse import plain
 from pipeline.autograd.routes.base import spell_mode
 from pipeline.autograd.routes.pointwise import PointwiseRoute
 

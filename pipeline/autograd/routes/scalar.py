@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pipeline.autograd.compiler import require_compiler
 from pipeline.autograd.cost import Cost
+from pipeline.autograd.functions.variable import WHOLE
 from pipeline.autograd.memory import Meter
 from pipeline.autograd.request import Evaluate, RefusedError, Request
 from pipeline.autograd.routes.base import Route, joined, on_joined, spell_mode
 from pipeline.autograd.routes.coloured import ColouredRoute
 from pipeline.autograd.routes.loop import LoopRoute
 from pipeline.autograd.routes.vmap import VmapRoute
-from pipeline.autograd.variable import WHOLE
 
 if TYPE_CHECKING:
     from pipeline.autograd.scalar.dag import Dag

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.autograd.contractions import (
+from pipeline.autograd.methods.contractions import (
     Across,
     Along,
     Contraction,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.autograd.following import reads
+from pipeline.autograd.functions.following import reads
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.plain import require_own_derivatives
 from pipeline.autograd.sparsity.pattern import Pattern

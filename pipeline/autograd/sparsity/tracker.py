@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.autograd.functions.zero_tensors import WITH_MEMORY
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.sparsity.contractions import CONTRACTIONS
 from pipeline.autograd.sparsity.propagation import Propagation, Tracked, nothing
 from pipeline.autograd.sparsity.rules import RULES, Call, dense, pointwise, tensors
-from pipeline.autograd.zero_tensors import WITH_MEMORY
 
 KNOWN = {**RULES, **CONTRACTIONS}
 DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)

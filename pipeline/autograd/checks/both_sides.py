@@ -1,7 +1,7 @@
 """Looks at a call of torch from both sides of its operands: what does it jump over?
 
 Most calls are smooth (`SMOOTH`); where the kinks of others lie is written down in
-`pipeline.autograd.kinks`. Everything else, a loss with a margin or a cell of a grid, is called a few units of
+`pipeline.autograd.checks.kinks`. Everything else, a loss with a margin or a cell of a grid, is called a few units of
 rounding to both sides of where it stands, and again a little farther away. What is smooth differs by as much
 more as it is farther away; a jump, of the value or of a derivative, does not.
 """

@@ -6,10 +6,10 @@ import logging
 
 from torch import Tensor
 
+from pipeline.autograd.checks.view import random_directions
 from pipeline.autograd.cost import plain_seconds
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
-from pipeline.autograd.view import random_directions
 
 log = logging.getLogger(__name__)
 CHECKING_SECONDS = 4.0  # that all comparisons of a job may take, by count

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.finite_difference import beside, random_signs
+from pipeline.autograd.methods.finite_difference import beside, random_signs
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
 

@@ -8,14 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
-from pipeline.autograd.border import callable_of
-from pipeline.autograd.contractions import Direction
-from pipeline.autograd.formats import DENSE, Form, choose_pattern, mark_sparse
-from pipeline.autograd.narrow import FLOAT64, Precision
+from pipeline.autograd.functions.border import callable_of
+from pipeline.autograd.functions.narrow import FLOAT64, Precision
+from pipeline.autograd.functions.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
+from pipeline.autograd.methods.contractions import Direction
 from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
+from pipeline.autograd.planning.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.request import Request
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
 from pipeline.function import BoundFunction
 from pipeline.structure import Structure
 
@@ -65,7 +65,7 @@ class Wanted:
         order: Order of the operator `derivative`.
         wrt: With respect to what: see `resolve_variable`.
         symmetric: full, or packed: only the distinct entries of symmetric results are kept.
-        form: dense, sparse or auto: see `pipeline.autograd.formats.Form`.
+        form: dense, sparse or auto: see `pipeline.autograd.planning.formats.Form`.
         direction: What jvp, vjp and hvp are taken along; where every point has its own, it stands
             behind the point in the rows that are evaluated.
         masses: What weights the Hessian of eigenvalues.

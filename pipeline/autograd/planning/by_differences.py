@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pipeline.autograd.certificate import Certificate
-from pipeline.autograd.choice import MANY, Study, fit_batch
-from pipeline.autograd.differences import Along, Known, is_smooth
+from pipeline.autograd.checks.certificate import Certificate
+from pipeline.autograd.checks.kinks import kink_finder
+from pipeline.autograd.checks.oracle import TINY
+from pipeline.autograd.checks.spot_check import UNCHECKED, SpotCheck
 from pipeline.autograd.evaluation_plan import Candidate, Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
-from pipeline.autograd.kinks import kink_finder
+from pipeline.autograd.methods.differences import Along, Known, is_smooth
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.oracle import TINY
+from pipeline.autograd.planning.choice import MANY, Study, fit_batch
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes
-from pipeline.autograd.spot_check import UNCHECKED, SpotCheck
 from pipeline.errors import DisagreementError
 
 log = logging.getLogger(__name__)

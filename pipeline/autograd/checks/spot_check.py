@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pipeline.autograd.certificate import Certificate
+from pipeline.autograd.checks.certificate import Certificate
+from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.operators import Operator, asking
-from pipeline.autograd.oracle import build_oracle
 from pipeline.autograd.request import Request
 from pipeline.errors import DisagreementError, FunctionError
 

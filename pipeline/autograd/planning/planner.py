@@ -8,21 +8,21 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pipeline.autograd.asked import Asked, resolve
-from pipeline.autograd.by_differences import prepare_differences
-from pipeline.autograd.certificate import Certificate
-from pipeline.autograd.checks import Checks, check_reference
-from pipeline.autograd.choice import Choice, Study, Trial, choose
-from pipeline.autograd.effort import affordable
+from pipeline.autograd.checks.certificate import Certificate
+from pipeline.autograd.checks.effort import affordable
+from pipeline.autograd.checks.independent import Checks, check_reference
+from pipeline.autograd.checks.kinks import kink_finder
+from pipeline.autograd.checks.lost import lost_gradients
+from pipeline.autograd.checks.oracle import Oracle, build_oracle
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
-from pipeline.autograd.formats import DENSE, confirm_pattern
-from pipeline.autograd.function_probe import probe
-from pipeline.autograd.kinks import kink_finder
-from pipeline.autograd.lost import lost_gradients
+from pipeline.autograd.functions.probe import probe
 from pipeline.autograd.operators import Operator
-from pipeline.autograd.option_faults import check_options
-from pipeline.autograd.oracle import Oracle, build_oracle
+from pipeline.autograd.planning.asked import Asked, resolve
+from pipeline.autograd.planning.by_differences import prepare_differences
+from pipeline.autograd.planning.choice import Choice, Study, Trial, choose
+from pipeline.autograd.planning.formats import DENSE, confirm_pattern
+from pipeline.autograd.planning.option_faults import check_options
 from pipeline.autograd.precision import as_calculated, full_precision
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute

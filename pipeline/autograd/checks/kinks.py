@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.autograd.both_sides import SMOOTH, jumps
-from pipeline.autograd.discrete import DISCRETE
-from pipeline.autograd.finite_difference import beside
-from pipeline.autograd.following import Follow
-from pipeline.autograd.ordering import ORDERING
+from pipeline.autograd.checks.both_sides import SMOOTH, jumps
+from pipeline.autograd.checks.discrete import DISCRETE
+from pipeline.autograd.checks.ordering import ORDERING
+from pipeline.autograd.functions.following import Follow
+from pipeline.autograd.functions.variable import WHOLE
+from pipeline.autograd.methods.finite_difference import beside
 from pipeline.autograd.request import Request
-from pipeline.autograd.variable import WHOLE
 
 Condition = Callable[..., Tensor]
 # of the order as well: a formula can be right up to some order

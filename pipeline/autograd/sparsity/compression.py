@@ -9,14 +9,14 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from pipeline.autograd.coloring import (
+from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.sparsity.coloring import (
     color_both,
     color_columns,
     color_rows,
     color_star,
     is_alone,
 )
-from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.sparsity.detection import detect
 from pipeline.autograd.sparsity.pattern import Pattern
 

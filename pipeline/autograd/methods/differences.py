@@ -10,10 +10,10 @@ from itertools import combinations_with_replacement, product
 import torch
 from torch import Tensor
 
-from pipeline.autograd.finite_difference import extrapolate, random_signs
+from pipeline.autograd.functions.variable import OnPoint
+from pipeline.autograd.methods.finite_difference import extrapolate, random_signs
 from pipeline.autograd.packing import unpack
 from pipeline.autograd.request import Request
-from pipeline.autograd.variable import OnPoint
 
 FIRST_STEP = 0.11  # in units of what an input changes by; no fraction of a usual period
 NATURAL = 1e-4  # size of a derivative that vanishes, relative to how much the function changes

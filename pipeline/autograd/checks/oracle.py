@@ -10,13 +10,13 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.effort import fits_entry_by_entry
-from pipeline.autograd.finite_difference import noise_of, random_signs
+from pipeline.autograd.checks.effort import fits_entry_by_entry
+from pipeline.autograd.checks.view import View, contracted
+from pipeline.autograd.methods.finite_difference import noise_of, random_signs
+from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import Key, Request, order_of
-from pipeline.autograd.reverse import plain
-from pipeline.autograd.view import View, contracted
 from pipeline.errors import FunctionError
 
 NOISY = 1000  # units of rounding; what sums many terms may have a hundred

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pipeline.autograd.following import tensors_in
+from pipeline.autograd.functions.following import tensors_in
 from pipeline.autograd.request import Request
 
 NUMBERS = ("item", "tolist", "numpy", "__float__", "__array__")  # what they return is no tensor

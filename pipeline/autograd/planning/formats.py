@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.autograd.compression import known_pattern
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.request import RefusedError, Request
+from pipeline.autograd.sparsity.compression import known_pattern
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, nearest
 

@@ -11,11 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pipeline.autograd.checks.oracle import Deviation, Oracle
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluation_plan import Candidate
-from pipeline.autograd.following import TEXT, reads
+from pipeline.autograd.functions.following import TEXT, reads
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
-from pipeline.autograd.oracle import Deviation, Oracle
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
 from pipeline.autograd.routes import ROUTES, Route

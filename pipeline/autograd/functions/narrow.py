@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.variable import OnPoint, Parameters, Variable
+from pipeline.autograd.functions.variable import OnPoint, Parameters, Variable
 from pipeline.errors import ConfigurationError
 from pipeline.structure import Structure
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.module_function import ModuleFunction
+from pipeline.autograd.functions.module_function import ModuleFunction
 from pipeline.errors import ConfigurationError, nearest
 from pipeline.structure import Structure
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.autograd.module_function import Call, ModuleFunction, as_function
+from pipeline.autograd.functions.module_function import Call, ModuleFunction, as_function
 from pipeline.errors import FunctionError, GridError
 from pipeline.function import BoundFunction
 from pipeline.outputs import Chosen

@@ -1,0 +1,1 @@
+"""Whether the numbers are right: oracles, kinks, checks of every shard, and the certificate."""

@@ -1,0 +1,1 @@
+"""What is differentiated: a user's function or module as a function of one row of numbers."""

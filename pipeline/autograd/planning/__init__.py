@@ -1,0 +1,1 @@
+"""From what is asked to the evaluator that is cheapest and proved right."""
