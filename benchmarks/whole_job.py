@@ -78,11 +78,11 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     Returns:
         Seconds, bytes of the derivatives, peak memory in KiB.
     """
-    from pipeline.binding import bind_job
-    from pipeline.execution import Execution, prepare_run, run_info
     from pipeline.job import Job
-    from pipeline.plan import Work
     from pipeline.registry import build_registry
+    from pipeline.runs.binding import bind_job
+    from pipeline.runs.execution import Execution, prepare_run, run_info
+    from pipeline.runs.plan import Work
     from pipeline.store.result import assemble
 
     function, parameters, count = JOBS[name]

@@ -1,4 +1,4 @@
-"""The launchers of `pipeline.launch` where Hydra looks for them: it knows this package alone."""
+"""The launchers of `pipeline.sweeps.launch` where Hydra looks for them: it knows this package alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
-from pipeline import launch
 from pipeline.errors import ConfigurationError
+from pipeline.sweeps import launch
 
 if TYPE_CHECKING:
     from pipeline.executors.base import Executor

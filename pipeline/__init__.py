@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pipeline.autograd.functions.module_function import module_function
     from pipeline.autograd.reference import flat_grad, hessian, jacobian
     from pipeline.errors import PipelineError
-    from pipeline.function import AnySize, Function, GridKind, Scenario, Space
+    from pipeline.functions.record import AnySize, Function, GridKind, Scenario, Space
     from pipeline.grids.base import Grid
     from pipeline.hookspecs import hookimpl
+    from pipeline.results.verification import verify
     from pipeline.store.reader import open_results
     from pipeline.store.sweep import open_sweep
-    from pipeline.verification import verify
 
 __version__ = "0.1.0"
 
@@ -48,12 +48,12 @@ _HOMES = {
     "pipeline.autograd.functions.module_function": ("module_function",),
     "pipeline.autograd.reference": ("flat_grad", "hessian", "jacobian"),
     "pipeline.errors": ("PipelineError",),
-    "pipeline.function": ("AnySize", "Function", "GridKind", "Scenario", "Space"),
+    "pipeline.functions.record": ("AnySize", "Function", "GridKind", "Scenario", "Space"),
     "pipeline.grids.base": ("Grid",),
     "pipeline.hookspecs": ("hookimpl",),
     "pipeline.store.reader": ("open_results",),
     "pipeline.store.sweep": ("open_sweep",),
-    "pipeline.verification": ("verify",),
+    "pipeline.results.verification": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -22,11 +22,12 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.planning.asked import Asked, Wanted, ask
 from pipeline.autograd.planning.option_faults import check_options
 from pipeline.autograd.planning.planner import prepare as plan_evaluator
-from pipeline.directions import direction_of
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
-from pipeline.evaluation import Evaluation
-from pipeline.fingerprint import callable_digest
-from pipeline.function import BoundFunction, Function, bind_function
+from pipeline.functions.fingerprint import callable_digest
+from pipeline.functions.outputs import choose_outputs
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import BoundFunction, Function, bind_function
+from pipeline.functions.structure import Structure
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed, rows_of
 from pipeline.grids.points import PointsGrid
@@ -42,14 +43,13 @@ from pipeline.keywords import (
     storage,
     workers,
 )
-from pipeline.outputs import choose_outputs
-from pipeline.parameters import bind
-from pipeline.patterns import sparse_format
-from pipeline.progress import Progress
 from pipeline.registry import build_registry
+from pipeline.results.evaluation import Evaluation
 from pipeline.runner import run as run_job
+from pipeline.runs.directions import direction_of
+from pipeline.runs.patterns import sparse_format
+from pipeline.runs.progress import Progress
 from pipeline.store.reader import Results, open_results
-from pipeline.structure import Structure
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
 
@@ -76,7 +76,7 @@ def prepare(
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
             masses (of eigenvalues: one per variable, or per group of as many),
             symmetric (full or packed), format (dense, sparse or auto), pattern (of a sparse result: a
-            file or a matrix, see `pipeline.patterns.read_pattern`),
+            file or a matrix, see `pipeline.runs.patterns.read_pattern`),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 
@@ -116,7 +116,7 @@ def evaluate(
             `pipeline.job.Job`), outputs (which rows of a vector function, by index or name),
             masses (of eigenvalues: one per variable, or per group of as many),
             symmetric (full or packed), format (dense, sparse or auto), pattern (of a sparse result: a
-            file or a matrix, see `pipeline.patterns.read_pattern`),
+            file or a matrix, see `pipeline.runs.patterns.read_pattern`),
             directions (of jvp, vjp, hvp: one vector, one per point, or a grid of them), and the
             fields of `pipeline.job.Options`.
 

@@ -22,12 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.complaints import remark, spell
 from pipeline.errors import PipelineError
 from pipeline.settings import CONF, register_schema, require_single_options, to_job
-from pipeline.sweep import CURRENT
+from pipeline.sweeps.table import CURRENT
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipeline.function import BoundFunction
+    from pipeline.functions.record import BoundFunction
     from pipeline.grids.base import Grid
     from pipeline.job import Job
 
@@ -52,10 +52,10 @@ def execute(cfg: DictConfig) -> float:
     require_single_options(HydraConfig.get().overrides.task)
     job = to_job(cfg, _configuration_texts(cfg))
     # torch is imported here, so that --help and --cfg answer at once
-    from pipeline.binding import bind_job
-    from pipeline.progress import Progress, describe
     from pipeline.registry import build_registry
     from pipeline.runner import run
+    from pipeline.runs.binding import bind_job
+    from pipeline.runs.progress import Progress, describe
 
     registry = build_registry(job.plugins, own={"progress": Progress()})
     function, grid = bind_job(job, registry)
@@ -85,12 +85,14 @@ def task(cfg: DictConfig) -> float:
         return execute(cfg)
     except (PipelineError, OmegaConfBaseException) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            STOPPED.append(error)  # `main` says it: `pipeline.launch.Hush` keeps Hydra from it
+            STOPPED.append(
+                error
+            )  # `main` says it: `pipeline.sweeps.launch.Hush` keeps Hydra from it
         raise
 
 
 def _foretell(job: Job, function: BoundFunction, grid: Grid) -> None:
-    from pipeline.forecast import forecast
+    from pipeline.runs.forecast import forecast
 
     outcome = forecast(job, function, grid)
     print(outcome.describe(), flush=True)

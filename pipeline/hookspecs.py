@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from pipeline.function import Function, GridKind
+    from pipeline.functions.record import Function, GridKind
     from pipeline.job import RunInfo, ShardInfo, Summary
 
 hookspec = pluggy.HookspecMarker("pipeline")

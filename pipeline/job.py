@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ConfigurationError
-from pipeline.parameters import bind, parameters_of
+from pipeline.functions.parameters import bind, parameters_of
 
 if TYPE_CHECKING:
     from pipeline.autograd.sparsity.pattern import Pattern

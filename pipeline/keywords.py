@@ -13,7 +13,7 @@ from pipeline.autograd.functions.variable import Wrt
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError
 from pipeline.job import Format, Storage, Workers
-from pipeline.patterns import read_pattern, sparse_format
+from pipeline.runs.patterns import read_pattern, sparse_format
 from pipeline.store.compression import resolve_storage
 
 

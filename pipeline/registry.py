@@ -17,8 +17,8 @@ import pluggy
 
 from pipeline import hookspecs
 from pipeline.errors import ConfigurationError, PluginError, nearest, one_line
-from pipeline.files_read import importing
-from pipeline.function import Function, GridKind
+from pipeline.functions.files_read import importing
+from pipeline.functions.record import Function, GridKind
 from pipeline.grids import builtin as builtin_grids
 
 GROUP = "pipeline.plugins"

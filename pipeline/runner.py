@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.distribution import distribute
 from pipeline.errors import DisagreementError, MissingShardsError, StoreError
-from pipeline.execution import execute, notify, run_info
-from pipeline.function import BoundFunction
+from pipeline.functions.record import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
-from pipeline.plan import Work
+from pipeline.runs.distribution import distribute
+from pipeline.runs.execution import execute, notify, run_info
+from pipeline.runs.plan import Work
 from pipeline.store.reader import Results, open_results
 from pipeline.store.result import assemble
 

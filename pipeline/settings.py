@@ -194,7 +194,10 @@ def _patterned(path: str | None, storage: Storage) -> tuple[Any, Storage]:
     """The pattern that a file gives, and how results with it are kept."""
     if path is None:
         return None, storage
-    from pipeline.patterns import read_pattern, sparse_format  # torch, which --help does not need
+    from pipeline.runs.patterns import (  # torch, which --help does not need
+        read_pattern,
+        sparse_format,
+    )
 
     kept = replace(storage, format=sparse_format(storage.format, path))
     return read_pattern(path), kept

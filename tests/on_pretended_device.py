@@ -25,7 +25,7 @@ function_probe.resolve_device = lambda name: DEVICE if name.startswith(NAME) els
 memory.WORKING_SET[NAME] = memory.WORKING_SET["cuda"]
 
 import pipeline  # noqa: E402 - binds what is replaced above
-from pipeline import execution, transfer  # noqa: E402
+from pipeline.runs import execution, transfer  # noqa: E402
 from pipeline.testing import FunctionTests  # noqa: E402
 
 sys.path.append(str(Path(__file__).parent / "plugins"))

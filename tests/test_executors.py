@@ -16,17 +16,17 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.distribution import _begin
 from pipeline.errors import ConfigurationError, ExecutorError
 from pipeline.executors import ENGINES, build_executor, slurm
 from pipeline.executors.base import Limits, Share, interleaved
 from pipeline.executors.local import LocalExecutor
 from pipeline.executors.slurm import _bytes, _last_words
-from pipeline.function import Function, bind_function
+from pipeline.functions.record import Function, bind_function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Workers
-from pipeline.plan import Work
-from pipeline.worker import Report, Task, compute_chunk
+from pipeline.runs.distribution import _begin
+from pipeline.runs.plan import Work
+from pipeline.runs.worker import Report, Task, compute_chunk
 
 POINTS = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(40, 3)
 

@@ -9,8 +9,8 @@ import torch
 
 import pipeline
 from pipeline.errors import FunctionError
-from pipeline.files_read import digest_with_files, files_read
-from pipeline.function import Function, bind_function
+from pipeline.functions.files_read import digest_with_files, files_read
+from pipeline.functions.record import Function, bind_function
 from pipeline.registry import build_registry
 
 PLUGIN = """

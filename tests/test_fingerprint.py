@@ -13,7 +13,7 @@ import torch
 
 import pipeline
 from pipeline.errors import ConfigurationError
-from pipeline.fingerprint import callable_digest, source_digest
+from pipeline.functions.fingerprint import callable_digest, source_digest
 
 
 def scaled(scale):
@@ -149,7 +149,7 @@ def digest_in_a_process(folder, source, k):
     (folder / "beside_main.py").write_text(source.replace("K", k))
     (folder / "beside_changing.py").write_text(f"def k(): return {k}\n")
     (folder / "beside_using.py").write_text("from beside_changing import k\n")
-    code = "import beside_main, pipeline.fingerprint as p; print(p.callable_digest(beside_main.f))"
+    code = "import beside_main, pipeline.functions.fingerprint as p; print(p.callable_digest(beside_main.f))"
     ran = subprocess.run(
         [sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from pipeline.binding import bind_job
 from pipeline.errors import StoreError
-from pipeline.forecast import forecast
 from pipeline.job import Job, Workers
-from pipeline.plan import Work
 from pipeline.registry import build_registry
 from pipeline.runner import run
+from pipeline.runs.binding import bind_job
+from pipeline.runs.forecast import forecast
+from pipeline.runs.plan import Work
 
 
 def job_of(folder, **changes):

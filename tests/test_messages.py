@@ -25,7 +25,7 @@ from pipeline.errors import (
     PluginError,
     StoreError,
 )
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.file import build_file
 from pipeline.grids.product import build_linspace

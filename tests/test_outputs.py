@@ -6,8 +6,8 @@ import torch
 
 import pipeline
 from pipeline.errors import ConfigurationError, FunctionError
-from pipeline.outputs import Chosen
-from pipeline.structure import Structure
+from pipeline.functions.outputs import Chosen
+from pipeline.functions.structure import Structure
 
 POINTS = torch.rand(7, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64) + 0.5
 TENSORS = {"r": torch.ones(4, 2).double(), "q": torch.arange(1.0, 5.0).double()}

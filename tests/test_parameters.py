@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from pipeline.errors import PluginError
-from pipeline.parameters import bind, conform, parameters_of
+from pipeline.functions.parameters import bind, conform, parameters_of
 
 
 def build(

@@ -8,7 +8,7 @@ import torch
 
 import pipeline
 from pipeline.errors import ConfigurationError, DisagreementError
-from pipeline.patterns import read_pattern
+from pipeline.runs.patterns import read_pattern
 
 POINTS = torch.rand(9, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 BAND = np.eye(12) + np.roll(np.eye(12), 1, 0)

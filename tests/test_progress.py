@@ -10,7 +10,7 @@ import torch
 
 import pipeline
 from pipeline.job import Summary
-from pipeline.progress import MOST_FAILURES, Progress, describe
+from pipeline.runs.progress import MOST_FAILURES, Progress, describe
 
 
 def summary(**counts):

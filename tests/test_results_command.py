@@ -15,9 +15,9 @@ from store.sealing import resealed
 from store.stored_runs import CERTIFICATE, PROVENANCE, write_run
 
 import pipeline
-from pipeline import results
-from pipeline.account import facts, sections
 from pipeline.errors import DisagreementError, StoreError
+from pipeline.results import __main__ as results
+from pipeline.results.account import facts, sections
 from pipeline.store.integrity import check_file
 from pipeline.store.layout import write_group
 from pipeline.store.own_shard import account_entry
@@ -276,7 +276,7 @@ def test_of_very_many_shards_the_first_one_speaks_until_the_run_ends(run, monkey
     shards(run)[1].unlink()
     with pipeline.open_results(run) as stored:
         assert facts_of_the_result(stored)["status"] == {"ok": 24}
-    monkeypatch.setattr("pipeline.account.MOST_READ", 1)
+    monkeypatch.setattr("pipeline.results.account.MOST_READ", 1)
     monkeypatch.setattr("pipeline.store.results.gather_from", None)  # nobody asks the others
     with pipeline.open_results(run) as stored:
         said = facts_of_the_result(stored)
@@ -296,7 +296,7 @@ def facts_of_the_result(stored):
 
 def test_show_costs_no_torch(run):
     code = (
-        "import sys; from pipeline.results import main; "
+        "import sys; from pipeline.results.__main__ import main; "
         f"main(['show', {str(run)!r}]); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -9,8 +9,8 @@ import torch
 
 import pipeline
 from pipeline.errors import GridError, PipelineError, PluginError
-from pipeline.function import Function
-from pipeline.structure import Structure, unflatten
+from pipeline.functions.record import Function
+from pipeline.functions.structure import Structure, unflatten
 
 GENERATOR = torch.Generator().manual_seed(2)
 POSITIONS = torch.randn(5, 3, 2, generator=GENERATOR, dtype=torch.float64)

@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from pipeline import open_sweep
 from pipeline.errors import ConfigurationError, ExecutorError, StoreError
-from pipeline.launch import Composed, _mark, _outcomes
 from pipeline.settings import CONF, register_schema
-from pipeline.sweep import COMPLETE, DONE, FAILED, LOST, MOST_LISTED, WAITING, Row, Sweep
+from pipeline.sweeps.launch import Composed, _mark, _outcomes
+from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, MOST_LISTED, WAITING, Row, Sweep
 
 MOODY = """
 import os

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.transfer import Direct, build_transfer
+from pipeline.runs.transfer import Direct, build_transfer
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = ["cpu", CUDA]

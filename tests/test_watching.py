@@ -9,8 +9,8 @@ from store.stored_runs import LAYOUT, values, write_run
 
 import pipeline
 from pipeline.errors import StoreError
-from pipeline.results import main
-from pipeline.watching import watch
+from pipeline.results.__main__ import main
+from pipeline.results.watching import watch
 
 PLAN = {"shard_rows": 5, "run_id": "0123"}
 
@@ -31,7 +31,7 @@ def test_a_run_is_followed_until_it_is_complete(tmp_path):
 
 
 def test_of_very_many_shards_only_new_ones_are_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.watching.MOST_READ", 1)
+    monkeypatch.setattr("pipeline.results.watching.MOST_READ", 1)
     whole = values(LAYOUT, 23)
     write_run(tmp_path, kind="unfinished", drop=(2, 3, 4), plan=PLAN, whole=whole)
     for shard in tmp_path.glob("shards/*.h5"):

@@ -15,8 +15,8 @@ from pipeline.autograd.operators import HIGHEST_ORDER, OPERATORS
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import ConfigurationError, nearest
 from pipeline.executors import ENGINES
-from pipeline.function import AnySize, Function, GridKind
-from pipeline.parameters import Parameter, parameters_of, spell_type
+from pipeline.functions.parameters import Parameter, parameters_of, spell_type
+from pipeline.functions.record import AnySize, Function, GridKind
 from pipeline.registry import Registry
 
 KINDS = ("functions", "grids", "jobs", "operators", "routes", "executors", "experiments")

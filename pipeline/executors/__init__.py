@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import ConfigurationError, nearest
 from pipeline.executors.base import Executor
-from pipeline.parameters import bind, parameters_of
+from pipeline.functions.parameters import bind, parameters_of
 
 ENGINES = ("dask", "local", "slurm")
 

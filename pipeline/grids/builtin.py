@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.function import GridKind
+from pipeline.functions.record import GridKind
 from pipeline.grids.file import build_file
 from pipeline.grids.points import build_points
 from pipeline.grids.product import build_linspace

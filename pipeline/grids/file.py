@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError, nearest
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.locations import locate, opened
 from pipeline.grids.options import Claim, require_count, resolve_n

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import GridError, PipelineError
-from pipeline.function import GridKind, Space
+from pipeline.functions.record import GridKind, Space
 from pipeline.grids.base import Grid
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.function import Bound, Space
+from pipeline.functions.record import Bound, Space
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.elementary import Floats, log, scaled_exp
 from pipeline.grids.options import (

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pipeline.errors import GridError
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.options import (
     Box,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.function import Bound, Space
+from pipeline.functions.record import Bound, Space
 from pipeline.grids.base import Grid
 from pipeline.grids.elementary import normal_quantile
 from pipeline.grids.options import (

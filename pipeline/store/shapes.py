@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.structure import Structure, unflatten
+from pipeline.functions.structure import Structure, unflatten
 
 if TYPE_CHECKING:
     from pipeline.store.results import Results

@@ -17,8 +17,8 @@ from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import nearest
-from pipeline.function import AnySize, BoundFunction, Function, Scenario, bind_function
-from pipeline.parameters import bind
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import AnySize, BoundFunction, Function, Scenario, bind_function
 from pipeline.registry import build_registry
 from pipeline.testing.words import advise, spell
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, GridKind, Space
+from pipeline.functions.parameters import Parameter, bind
+from pipeline.functions.record import AnySize, GridKind, Space
 from pipeline.grids.base import Grid
 from pipeline.grids.making import make_grid
-from pipeline.parameters import Parameter, bind
 from pipeline.registry import build_registry
 from pipeline.testing.words import advise, spell
 

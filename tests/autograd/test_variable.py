@@ -16,7 +16,7 @@ from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.grids.file import build_file
 from pipeline.job import Options
 

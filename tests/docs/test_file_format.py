@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.function import Space
+from pipeline.functions.record import Space
 from pipeline.registry import build_registry
 
 

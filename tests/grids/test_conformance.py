@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.function import AnySize, Space
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.builtin import pipeline_grids
 from pipeline.testing import GridTests
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, Space
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.file import FileGrid, build_file
 
 DATA = np.arange(12.0).reshape(4, 3) / 7

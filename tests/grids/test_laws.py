@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.function import AnySize, GridKind, Space
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import AnySize, GridKind, Space
 from pipeline.grids.builtin import pipeline_grids
 from pipeline.grids.points import PointsGrid
-from pipeline.parameters import bind
 from pipeline.registry import Registry
 
 SPACE = Space(AnySize(3), -2.0, 3.0, seed=11)

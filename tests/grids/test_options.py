@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, Space
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.builtin import pipeline_grids
 
 KINDS = {kind.name: kind for kind in pipeline_grids()}

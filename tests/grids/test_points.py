@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, Space
+from pipeline.functions.parameters import bind, parameters_of
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.points import PointsGrid, build_points
-from pipeline.parameters import bind, parameters_of
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, Space
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.product import Axis, ProductGrid, build_linspace
 
 SPACE = Space(AnySize(2), -1.0, 1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import GridError
-from pipeline.function import AnySize, Space
+from pipeline.functions.record import AnySize, Space
 from pipeline.grids.random_points import NormalGrid, UniformGrid, build_random
 from pipeline.grids.streams import Stream
 

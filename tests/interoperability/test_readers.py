@@ -17,7 +17,7 @@ import torch
 import xarray
 
 import pipeline
-from pipeline.function import Function
+from pipeline.functions.record import Function
 
 pytestmark = pytest.mark.slow
 # importing netCDF4 sets it for every process that is started later

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import pipeline
-from pipeline import results
 from pipeline.grids.product import Axis, ProductGrid
-from pipeline.report.fields import Field, fields
-from pipeline.report.page import write_report
-from pipeline.report.pictures import (
+from pipeline.results import __main__ as results
+from pipeline.results.report.fields import Field, fields
+from pipeline.results.report.page import write_report
+from pipeline.results.report.pictures import (
     _remark,
     curve,
     histogram,
@@ -26,8 +26,8 @@ from pipeline.report.pictures import (
     scatter,
     structure,
 )
-from pipeline.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
-from pipeline.report.selection import drawn_names, read, select
+from pipeline.results.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
+from pipeline.results.report.selection import drawn_names, read, select
 from pipeline.store.sparse_rows import SparseRows
 
 
@@ -100,7 +100,7 @@ def test_a_slice_through_the_middle_of_a_larger_grid(tmp_path):
 
 
 def test_samples_are_bounded_and_leave_out_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.report.selection.MOST_POINTS", 200)
+    monkeypatch.setattr("pipeline.results.report.selection.MOST_POINTS", 200)
     points = torch.arange(1000, dtype=torch.float64)[:, None]
     stored = pipeline.run(lambda x: x.sum(), points, "value", output_dir=tmp_path, shard_rows=100)
     chosen = select(stored)
@@ -134,7 +134,7 @@ def test_what_is_stored_in_part_is_drawn_as_a_whole(tmp_path, monkeypatch, store
         assert f"<figcaption>{title}</figcaption>" in text
     words = "black: can be other than zero; 10 entries, 62.50% of them all"
     assert (words in text) == ("format" in store)
-    monkeypatch.setattr("pipeline.report.selection.MOST_CELLS", 15)
+    monkeypatch.setattr("pipeline.results.report.selection.MOST_CELLS", 15)
     assert drawn_names(stored)[0] == ("hessian_sparse" if "format" in store else "hessian")
 
 
@@ -148,7 +148,7 @@ def test_what_is_hardly_ever_zero_is_not_drawn(tmp_path):
 
 
 def test_a_large_pattern_is_drawn_in_cells(monkeypatch):
-    monkeypatch.setattr("pipeline.report.pictures.MOST_CELLS", 7)
+    monkeypatch.setattr("pipeline.results.report.pictures.MOST_CELLS", 7)
     n = 1000
     matrices = SparseRows(np.ones((2, n)), np.arange(n + 1), np.arange(n), n)
     assert "1000 entries, 0.10% of them all" in structure("p", matrices).caption
@@ -271,7 +271,7 @@ def test_a_real_browser_shows_every_picture_without_a_network(plane, tmp_path):
 
 
 def test_the_command_says_what_has_to_be_installed(plane, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "pipeline.report.page", None)
+    monkeypatch.setitem(sys.modules, "pipeline.results.report.page", None)
     assert results.main(["report", str(plane.path), str(tmp_path / "a.html")]) == 1
     assert "pip install 'pipeline-derivatives[report]'" in capsys.readouterr().err
 

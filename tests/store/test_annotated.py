@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_array
 
 import pipeline
-from pipeline import results as commands
+from pipeline.results import __main__ as commands
 
 pytestmark = pytest.mark.slow
 POINTS = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(20, 3)

@@ -23,7 +23,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 import numpy as np
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-from pipeline.results import main
+from pipeline.results.__main__ import main
 from pipeline.errors import PipelineError
 from pipeline.store.integrity import check_files
 from pipeline.store.reader import open_results

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import pipeline
-from pipeline.account import facts
 from pipeline.errors import ConfigurationError, StoreError
+from pipeline.results.account import facts
+from pipeline.results.verification import verify
 from pipeline.store import result as assembling
 from pipeline.store.consolidate import consolidate
 from pipeline.store.export import export
 from pipeline.store.reader import open_results
-from pipeline.verification import verify
 
 N, M, POINTS = 14, 9, 23
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.autograd.functions.module_function import Call, ModuleFunction, as_function
 from pipeline.errors import FunctionError, GridError
-from pipeline.function import BoundFunction
-from pipeline.outputs import Chosen
-from pipeline.structure import Structure
+from pipeline.functions.outputs import Chosen
+from pipeline.functions.record import BoundFunction
+from pipeline.functions.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class ModuleFunction:
         return dict(self._in(dtype, device).module.named_parameters())
 
     def __fingerprint__(self) -> tuple[Any, ...]:
-        """What determines its values: see `pipeline.fingerprint`."""
+        """What determines its values: see `pipeline.functions.fingerprint`."""
         return self.module, self.call_by
 
     def __getstate__(self) -> dict[str, Any]:

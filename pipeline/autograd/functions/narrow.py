@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.autograd.functions.variable import OnPoint, Parameters, Variable
 from pipeline.errors import ConfigurationError
-from pipeline.structure import Structure
+from pipeline.functions.structure import Structure
 
 
 @dataclass(frozen=True)

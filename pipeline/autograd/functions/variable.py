@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.autograd.functions.module_function import ModuleFunction
 from pipeline.errors import ConfigurationError, nearest
-from pipeline.structure import Structure
+from pipeline.functions.structure import Structure
 
 OnPoint = Callable[[Tensor], Tensor]
 Wrt = str | int | Sequence[str | int]

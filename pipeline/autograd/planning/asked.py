@@ -16,8 +16,8 @@ from pipeline.autograd.operators import Operator, asking, contract, resolve_oper
 from pipeline.autograd.planning.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.request import Request
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.function import BoundFunction
-from pipeline.structure import Structure
+from pipeline.functions.record import BoundFunction
+from pipeline.functions.structure import Structure
 
 
 @dataclass(frozen=True)

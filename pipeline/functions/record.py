@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigurationError, FunctionError, PluginError
-from pipeline.files_read import digest_with_files, files_read, read_at_import
-from pipeline.fingerprint import source_digest, source_file
-from pipeline.parameters import Parameter, parameters_of
-from pipeline.structure import Shape, Shapes, Structure
+from pipeline.functions.files_read import digest_with_files, files_read, read_at_import
+from pipeline.functions.fingerprint import source_digest, source_file
+from pipeline.functions.parameters import Parameter, parameters_of
+from pipeline.functions.structure import Shape, Shapes, Structure
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline.functions.outputs import Chosen
     from pipeline.grids.base import Grid
-    from pipeline.outputs import Chosen
 
 Bound = float | Sequence[float]
 Nested = float | Sequence["Nested"]
@@ -250,7 +250,7 @@ class BoundFunction:
         output_shape: () or (m,).
         source_digest: SHA-256 of what defines it.
         loadable: A plugin contributes it under its name, so that a result can be checked later.
-        chosen: Which outputs are kept, `pipeline.outputs`; None for all.
+        chosen: Which outputs are kept, `pipeline.functions.outputs`; None for all.
     """
 
     function: Function

@@ -16,16 +16,16 @@ from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.routes import ROUTES
 from pipeline.display import aligned, evidence, spell_bytes, spell_seconds
-from pipeline.distribution import as_worker
 from pipeline.errors import StoreError
-from pipeline.execution import prepare_run, threads
 from pipeline.executors import build_executor
 from pipeline.executors.base import Limits
-from pipeline.function import BoundFunction
+from pipeline.functions.record import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import rows_of
 from pipeline.job import Job
-from pipeline.plan import RunPlan, Work
+from pipeline.runs.distribution import as_worker
+from pipeline.runs.execution import prepare_run, threads
+from pipeline.runs.plan import RunPlan, Work
 from pipeline.store.result import SMALL
 from pipeline.store.run_directory import shard_ranges
 

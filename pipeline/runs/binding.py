@@ -11,15 +11,15 @@ from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.operators import contract, resolve_operators
 from pipeline.autograd.planning.asked import Wanted, ask
 from pipeline.autograd.planning.option_faults import check_options
-from pipeline.directions import direction_of, with_directions
 from pipeline.errors import ConfigurationError, GridError
-from pipeline.function import BoundFunction, Function, Space, bind_function
+from pipeline.functions.outputs import choose_outputs
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import BoundFunction, Function, Space, bind_function
 from pipeline.grids.base import Grid
 from pipeline.grids.making import make_grid
 from pipeline.job import Job
-from pipeline.outputs import choose_outputs
-from pipeline.parameters import bind
 from pipeline.registry import Registry
+from pipeline.runs.directions import direction_of, with_directions
 from pipeline.store.compression import storage_faults
 
 ELSEWHERE = ("slurm", "dask")  # executors whose workers may run on other machines

@@ -15,9 +15,9 @@ from pipeline.autograd.packing import unpack
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
+from pipeline.functions.structure import Structure, unflatten
 from pipeline.store.layout import STATUS
 from pipeline.store.sparse_rows import SparseRows
-from pipeline.structure import Structure, unflatten
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ExecutorError, PipelineError
-from pipeline.sweep import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
+from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
 
 if TYPE_CHECKING:
     from pipeline.executors.base import Executor, Future
@@ -309,9 +309,9 @@ def recall(jobs: Sequence[Composed]) -> list[tuple[Composed, JobReturn | None]]:
 def _recall(
     job: Composed, registries: dict[tuple[str, ...], Registry]
 ) -> tuple[Composed, JobReturn | None]:
-    from pipeline.binding import bind_job
     from pipeline.registry import build_registry
     from pipeline.runner import recall as recall_run
+    from pipeline.runs.binding import bind_job
     from pipeline.settings import to_job
 
     try:

@@ -23,8 +23,8 @@ from types import (
 from typing import Any
 
 from pipeline.errors import ConfigurationError
-from pipeline.files_read import INSTALLED
-from pipeline.imports import files_imported, modules_imported
+from pipeline.functions.files_read import INSTALLED
+from pipeline.functions.imports import files_imported, modules_imported
 
 
 def source_digest(build: Callable[..., Any]) -> str:
@@ -227,7 +227,7 @@ def _is_users(module: str) -> bool:
     known = [sys.modules.get(name) for name in names]
     path = next((path for each in known if (path := getattr(each, "__file__", None))), None)
     return path is not None and not (
-        _is_installed(path) or Path(__file__).parent in Path(path).parents
+        _is_installed(path) or Path(__file__).parent.parent in Path(path).parents
     )
 
 

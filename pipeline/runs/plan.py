@@ -22,17 +22,17 @@ from pipeline.autograd.planning.asked import Asked, Wanted, ask, resolve, struct
 from pipeline.autograd.planning.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.directions import direction_of
 from pipeline.errors import StoreError
-from pipeline.function import BoundFunction
+from pipeline.functions.record import BoundFunction
+from pipeline.functions.structure import Structure
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed
 from pipeline.job import Job, Storage
-from pipeline.provenance import now
+from pipeline.runs.directions import direction_of
+from pipeline.runs.provenance import now
 from pipeline.store import layout as store_layout
 from pipeline.store.layout import SCHEMA, Layout
 from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
-from pipeline.structure import Structure
 
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0

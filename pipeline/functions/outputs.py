@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import ConfigurationError, FunctionError, nearest
-from pipeline.function import BoundFunction
-from pipeline.structure import Structure
+from pipeline.functions.record import BoundFunction
+from pipeline.functions.structure import Structure
 
 Asked = str | int | Sequence[str | int]
 

@@ -24,12 +24,12 @@ from pipeline.autograd.planning.planner import prepare
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.grids.directed import rows_of
 from pipeline.job import Options, RunInfo, ShardInfo
-from pipeline.plan import RunPlan, Work
-from pipeline.provenance import collect, now
+from pipeline.runs.plan import RunPlan, Work
+from pipeline.runs.provenance import collect, now
+from pipeline.runs.transfer import Transfer, build_transfer
 from pipeline.store.background import BackgroundWriter
 from pipeline.store.own_shard import account_entry
 from pipeline.store.shard import ShardWriter, new_shard
-from pipeline.transfer import Transfer, build_transfer
 
 log = logging.getLogger(__name__)
 

@@ -102,7 +102,7 @@ def _making(commands: Any) -> None:
 def _show(given: argparse.Namespace) -> int:
     if given.watch:
         _watch(given)
-    from pipeline.account import facts, render
+    from pipeline.results.account import facts, render
     from pipeline.store.reader import open_results
     from pipeline.store.trust import readable
 
@@ -114,7 +114,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _watch(given: argparse.Namespace) -> None:
-    from pipeline.watching import watch
+    from pipeline.results.watching import watch
 
     try:
         for line in watch(Path(given.path), given.every):
@@ -128,7 +128,7 @@ def _report(given: argparse.Namespace) -> int:
     from pipeline.store.reader import open_results
 
     try:
-        from pipeline.report.page import write_report
+        from pipeline.results.report.page import write_report
     except ImportError as error:
         raise PipelineError(
             f"a report needs matplotlib and Jinja2 ({error}); pip install 'pipeline-derivatives[report]'"
@@ -172,7 +172,7 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from pipeline.verification import verify
+    from pipeline.results.verification import verify
 
     outcome = verify(given.path, given.plugins, given.points, edited=given.edited)
     for fact in outcome.facts:

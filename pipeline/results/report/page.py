@@ -12,9 +12,9 @@ import numpy as np
 from jinja2 import Environment
 from numpy.typing import NDArray
 
-from pipeline.account import facts, sections
-from pipeline.report.fields import MOST_OUTPUTS, Field, fields
-from pipeline.report.pictures import (
+from pipeline.results.account import facts, sections
+from pipeline.results.report.fields import MOST_OUTPUTS, Field, fields
+from pipeline.results.report.pictures import (
     Picture,
     curve,
     histogram,
@@ -24,8 +24,8 @@ from pipeline.report.pictures import (
     scatter,
     structure,
 )
-from pipeline.report.quantities import norms, zero_fractions
-from pipeline.report.selection import MOST_CELLS, Selection, drawn_names, read, select
+from pipeline.results.report.quantities import norms, zero_fractions
+from pipeline.results.report.selection import MOST_CELLS, Selection, drawn_names, read, select
 from pipeline.store.commit import committed
 from pipeline.store.layout import SPARSE, STATUS
 from pipeline.store.reader import Results
@@ -80,7 +80,7 @@ def write_report(results: Results, target: Path, points: Sequence[int] = ()) -> 
 
 
 def _template() -> Any:
-    text = files("pipeline.report").joinpath("page.html").read_text(encoding="utf-8")
+    text = files("pipeline.results.report").joinpath("page.html").read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 

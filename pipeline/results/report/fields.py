@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.quantities import condition_numbers, eigenvalues, norms
-from pipeline.report.selection import drawn_names, read
+from pipeline.results.report.quantities import condition_numbers, eigenvalues, norms
+from pipeline.results.report.selection import drawn_names, read
 from pipeline.store.reader import Results
 
 MOST_OUTPUTS = 4  # that are drawn one by one

@@ -16,13 +16,13 @@ from typing import Any
 from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
-from pipeline.execution import notify, prepare_run, take_up, threads
 from pipeline.executors import build_executor
 from pipeline.executors.base import Chunk, Executor, Future, Limits, Share
 from pipeline.job import RunInfo, ShardInfo
-from pipeline.plan import RunPlan, Work
+from pipeline.runs.execution import notify, prepare_run, take_up, threads
+from pipeline.runs.plan import RunPlan, Work
+from pipeline.runs.worker import Report, Task, compute_chunk
 from pipeline.store.reader import open_results
-from pipeline.worker import Report, Task, compute_chunk
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2

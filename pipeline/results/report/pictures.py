@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.report.fields import Field
+from pipeline.results.report.fields import Field
 from pipeline.store.sparse_rows import SparseRows
 
 WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithmic

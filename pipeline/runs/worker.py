@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.binding import bind_job
 from pipeline.errors import ExecutorError, PipelineError, StoreError
-from pipeline.execution import Execution, prepare_run, run_info, threads
 from pipeline.executors.base import Chunk, Share
-from pipeline.function import BoundFunction, bind_function
+from pipeline.functions.outputs import choose_outputs
+from pipeline.functions.record import BoundFunction, bind_function
 from pipeline.grids.base import Grid
 from pipeline.job import Job
-from pipeline.outputs import choose_outputs
-from pipeline.plan import Work
 from pipeline.registry import Registry, build_registry
+from pipeline.runs.binding import bind_job
+from pipeline.runs.execution import Execution, prepare_run, run_info, threads
+from pipeline.runs.plan import Work
 
 _PREPARED: dict[tuple[Any, ...], Execution] = {}
 ONE_AT_A_TIME = threading.Lock()  # forward mode is not safe in threads, and neither is `chdir`

@@ -7,11 +7,11 @@ from typing import Any
 
 from pipeline.autograd.methods.contractions import Direction
 from pipeline.errors import ConfigurationError, GridError
-from pipeline.function import GridKind, Space
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import GridKind, Space
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed
 from pipeline.grids.making import make_grid
-from pipeline.parameters import bind
 
 SEED = 0x64697265  # added to the seed of the job: points and directions are drawn apart
 

@@ -29,16 +29,16 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.fingerprint import callable_digest
-from pipeline.function import BoundFunction, bind_function
-from pipeline.outputs import Chosen, choose_outputs
-from pipeline.parameters import bind
+from pipeline.functions.fingerprint import callable_digest
+from pipeline.functions.outputs import Chosen, choose_outputs
+from pipeline.functions.parameters import bind
+from pipeline.functions.record import BoundFunction, bind_function
+from pipeline.functions.structure import Structure
 from pipeline.registry import build_registry
 from pipeline.store.integrity import check_files
 from pipeline.store.layout import SPARSE, STATUS
 from pipeline.store.reader import Results, open_results
 from pipeline.store.trust import readable
-from pipeline.structure import Structure
 
 OBJECT = (
     "the derivatives were not compared again: the function was given as a Python object; "

@@ -9,9 +9,9 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import CodeType
 
-from pipeline.files_read import INSTALLED
+from pipeline.functions.files_read import INSTALLED
 
-OWN = Path(__file__).resolve().parent
+OWN = Path(__file__).resolve().parent.parent
 
 
 def files_imported(path: Path, root: Path) -> set[Path]:

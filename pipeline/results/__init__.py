@@ -1,0 +1,1 @@
+"""Looking at what was computed: ``python -m pipeline.results``."""

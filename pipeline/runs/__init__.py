@@ -1,0 +1,1 @@
+"""One execution of a job: binding -> plan -> distribution -> worker -> execution."""

@@ -1,0 +1,1 @@
+"""Sweeps over many jobs: how they are launched, and the table of what became of them."""
