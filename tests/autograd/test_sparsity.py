@@ -10,7 +10,9 @@ from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.sparsity.detection import detect
 from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.sparsity.propagation import Propagation
 from pipeline.autograd.sparsity.sets import SetTable
+from pipeline.autograd.sparsity.tracker import Tracker
 from pipeline.errors import ConfigurationError
 
 F = torch.nn.functional
@@ -58,6 +60,8 @@ def convolved_2d(x):
     ).reshape(-1)
 
 
+RING = torch.nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular", dtype=torch.float64)
+RING.requires_grad_(False)
 SPARSE = constant(5, 6) * torch.tensor([[1, 0, 0, 1, 0, 0]] * 2 + [[0, 1, 0, 0, 0, 0]] * 3)
 
 # name -> function of 6 inputs (or as given), whose patterns are exactly the entries seen
@@ -116,6 +120,19 @@ TIGHT = {
     "norm": lambda x: torch.linalg.vector_norm(x.reshape(2, 3), dim=1),
     "fft": lambda x: torch.fft.rfft(x.reshape(2, 3)).abs().reshape(-1),
     "vmap": lambda x: torch.func.vmap(lambda row: (row**2).sum())(x.reshape(3, 2)),
+    "ring": lambda x: F.pad(x[None, None], (1, 1), mode="circular")[0, 0, 2:] * x,
+    "ring in two dimensions": lambda x: (
+        F.pad(x.reshape(1, 1, 2, 3), (1, 0, 0, 1), mode="circular").diff(dim=2).reshape(-1) ** 2
+    ),
+    "convolution on a ring": lambda x: RING(x[None, None]).reshape(-1) ** 2,
+    "embedding": lambda x: F.embedding(torch.tensor([1, 0, 1]), x.reshape(3, 2)).reshape(-1) ** 2,
+    "whole numbers beside": lambda x: torch.cat([x[:2] ** 2, torch.tensor([4, 5]), x[3:] * x[0]]),
+    "complex": lambda x: torch.view_as_real(torch.complex(x[:3], x[3:]) ** 2).reshape(-1),
+    "size of complex": lambda x: torch.view_as_complex(x.reshape(3, 2)).abs(),
+    "normalised by what is known": lambda x: F.batch_norm(
+        x.reshape(1, 3, 2), constant(3), constant(3)
+    ).reshape(-1),
+    "ranks": lambda x: x * torch.tensor([3, 1, 2, 0, 5, 4]).argsort(),
     "gradient inside": lambda x: torch.func.grad(lambda z: (z[1:] * z[:-1] ** 2).sum())(x),
 }
 
@@ -135,6 +152,7 @@ LOOSE = {
     "cumprod": lambda x: torch.cumprod(x, 0),
     "masked put": lambda x: x.clone().masked_fill(x > 0.5, 2.0) ** 2,
     "boolean put": lambda x: torch.where(x > 0.5, 0.0, x).index_put((x > 0.2,), x[0]),
+    "ranks that move": lambda x: x[torch.searchsorted(torch.linspace(0, 1, 3).to(x), x[:2])],
     "layer norm": lambda x: F.layer_norm(x.reshape(2, 3), (3,)).reshape(-1),
     "solve": lambda x: torch.linalg.solve(torch.eye(2) + x[:4].reshape(2, 2), x[4:]),
     "grid sample": lambda x: F.grid_sample(
@@ -266,6 +284,51 @@ def test_operations_without_a_rule_are_taken_for_dense_and_named():
     )
     assert pattern.notes == ("convolution is taken for dense",)
     assert pattern.nnz == 6 * 8
+
+
+def tracked(order=1):
+    sets = Propagation(4, order)
+    tracker, x = Tracker(sets), draw(4)
+    tracker.remember(x, sets.start)
+    return tracker, x, lambda y: sets.entries_of_jacobian(tracker.of(y), 4).tolist()
+
+
+def test_what_is_written_through_a_view_is_read_through_any_other():
+    """As operations below `functionalize` do: what fills a ring, for example."""
+    tracker, x, entries = tracked()
+    with tracker:
+        base = torch.zeros(3, 2, dtype=x.dtype)
+        row, column = base[1], base[:, 0]
+        row.copy_(x[:2])
+        assert entries(base) == [2 * 4 + 0, 3 * 4 + 1]
+        column.mul_(x[3])
+        assert entries(base.T.contiguous()) == [3, 4 + 0, 4 + 3, 8 + 3, 16 + 1]
+        later = base[1, :1] * 2
+        base.zero_()
+        assert entries(row) == entries(column) == []
+        assert entries(later) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (lambda x: torch.add(x, x, out=torch.empty_like(x)), "what it writes into cannot be"),
+        (
+            lambda x: x.mul_(x).view(torch.int64),
+            "reads as torch.int64 what it wrote as torch.float64",
+        ),
+    ],
+)
+def test_writing_that_is_not_understood_is_refused(f, words):
+    tracker, x, _ = tracked()
+    with tracker, pytest.raises(RefusedError, match=words):
+        tracker.of(f(x))
+
+
+@pytest.mark.parametrize("name", ["layer norm", "ranks", "ranks that move"])
+def test_only_what_is_dense_is_said_to_be(name):
+    f, n = case({**TIGHT, **LOOSE}[name])
+    assert detect(f, draw(n), 1).notes == ()
 
 
 def test_patterns_are_read_in_compressed_rows_and_back():

@@ -169,6 +169,8 @@ def _move(call: Call, sets: Propagation) -> list[Tracked]:
 
 
 def _moved_numbers(call: Call, part: Callable[[Tracked], Tensor]) -> list[Tensor]:
+    places = call.func._overloadpacket.__name__ in PLACED
+
     def numbers(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [numbers(each) for each in value]
@@ -177,7 +179,7 @@ def _moved_numbers(call: Call, part: Callable[[Tracked], Tensor]) -> list[Tensor
         tracked = call.of(value)
         if tracked is not None:
             return part(tracked)
-        is_data = value.is_floating_point() or value.is_complex()
+        is_data = not places or value.is_floating_point() or value.is_complex()
         return torch.zeros(value.shape, dtype=torch.int64) if is_data else value.cpu()
 
     options = {name: value for name, value in call.kwargs.items() if name != "memory_format"}
@@ -196,11 +198,6 @@ def _transposed_in_place(call: Call, sets: Propagation) -> list[Tracked]:
     return [before.map(lambda one: one.transpose(*axes) if one.ndim > 1 else one)]
 
 
-def _unless_complex(call: Call, sets: Propagation) -> list[Tracked]:
-    """The size and the sign of a real number are linear in pieces, those of a complex one are not."""
-    return (pointwise if call.args[0].is_complex() else linear)(call, sets)
-
-
 def _pad(call: Call, sets: Propagation) -> list[Tracked]:
     pad = list(call.args[1])
     return [call.sets(call.args[0]).map(lambda one: torch.constant_pad_nd(one, pad, 0))]
@@ -217,6 +214,10 @@ def _index(call: Call, sets: Propagation) -> list[Tracked]:
         return [_expanded(_total(sets, source), call.out.shape)]
     dim = call.args[1] % max(len(source.shape), 1)
     return [_along(sets, source, [dim], call.out.shape)]
+
+
+def _second(call: Call, sets: Propagation) -> list[Tracked]:
+    return [_expanded(call.sets(call.args[1]), call.out.shape)]
 
 
 def _along(sets: Propagation, tracked: Tracked, dims: Sequence[int], shape: torch.Size) -> Tracked:
@@ -346,13 +347,14 @@ def _slices(positions: Sequence[Tensor | None]) -> list[Any]:
     return [slice(None) if index is None else index.cpu() for index in positions]
 
 
+PLACED = ("index", "_unsafe_index", "index_select", "gather", "take", "masked_select")
 LINEAR = """
-    add clamp clamp_max clamp_min clone contiguous copy detach _conj _conj_physical conj_physical
+    add clamp clamp_max clamp_min clone contiguous detach _conj _conj_physical conj_physical
     fmax fmin fmod hardshrink hardtanh leaky_relu lift_fresh lift_fresh_copy maximum minimum nan_to_num
     neg _neg_view positive real relu relu6 remainder rsub softshrink sub threshold _to_copy alias
     rrelu deg2rad rad2deg hardsigmoid prims_convert_element_type
 """
-CONSTANT = "ceil floor round sign trunc fix heaviside nextafter"
+CONSTANT = "zero ceil floor round sign trunc fix heaviside nextafter"
 MOVES = """
     cat diag_embed diagonal diagonal_copy diagonal_scatter expand flip movedim narrow permute repeat
     roll rot90 select select_scatter slice slice_scatter split split_with_sizes squeeze stack t
@@ -364,8 +366,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(CONSTANT.split(), lambda call, sets: [nothing(call.out.shape)]),
     **dict.fromkeys(MOVES.split(), _move),
     **dict.fromkeys(RESHAPES.split(), _reshape),
-    **dict.fromkeys(("index", "_unsafe_index", "index_select", "gather", "take"), _index),
+    **dict.fromkeys(PLACED[:-1], _index),
     "masked_select": _move,
+    **dict.fromkeys(("copy", "fill"), _second),
     **dict.fromkeys(("sum", "mean", "amax", "amin", "nansum", "max", "min"), _reduction(False)),
     **dict.fromkeys(("prod", "logsumexp", "std", "var", "std_mean", "var_mean"), _reduction(True)),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _reduction(True, position=2)),
@@ -378,7 +381,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cumprod", "logcumsumexp"), _cumulative(True)),
     **dict.fromkeys(("index_put", "_unsafe_index_put", "index_add", "index_copy"), _scatter),
     **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce", "index_reduce"), _scatter),
-    **dict.fromkeys(("abs", "sgn"), _unless_complex),
     **dict.fromkeys(("t_", "transpose_"), _transposed_in_place),
     "where": _where,
     "masked_fill": _masked_fill,
