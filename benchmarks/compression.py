@@ -23,8 +23,8 @@ import torch
 import pipeline
 from pipeline.job import Storage
 from pipeline.store.layout import Layout
-from pipeline.store.reader import open_results
-from pipeline.store.shard import new_shard
+from pipeline.store.reading.reader import open_results
+from pipeline.store.writing.shard import new_shard
 
 ROUNDS, MEGABYTES = 3, 24
 CASES = {

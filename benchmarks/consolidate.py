@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.store.consolidate import consolidate
-from pipeline.store.reader import open_results
+from pipeline.store.export.consolidate import consolidate
+from pipeline.store.reading.reader import open_results
 
 ROUNDS = 5
 JOB = ("job=hessian", "function=black_scholes", "grid=random", "grid.count=4000000")

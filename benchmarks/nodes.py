@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.reader import open_results
+from pipeline.store.reading.reader import open_results
 
 SLEEPER = """
 import time

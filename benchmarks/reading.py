@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 
 from pipeline import open_results
-from pipeline.store import result as result_module
-from pipeline.store.evidence import CIRCUMSTANCES
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.layout import SCHEMA, Layout
-from pipeline.store.result import assemble
-from pipeline.store.run_directory import RunDirectory, shard_ranges
-from pipeline.store.shard import new_shard
+from pipeline.store.parts.evidence import CIRCUMSTANCES
+from pipeline.store.writing import assembly as result_module
+from pipeline.store.writing.assembly import assemble
+from pipeline.store.writing.shard import new_shard
 
 ROUNDS = 9
 LAYOUT = Layout(8, (), (("value", 0), ("gradient", 1), ("hessian", 2)), "float64", "a benchmark")

@@ -22,12 +22,12 @@ import numpy as np
 import xarray
 from h5py import h5a
 
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
+from pipeline.store.files.seal import row_ranges, seal
 from pipeline.store.layout import Layout
-from pipeline.store.part import Content
-from pipeline.store.reader import open_results
-from pipeline.store.result import SMALL, refer
-from pipeline.store.run_directory import RunDirectory, shard_ranges
-from pipeline.store.seal import row_ranges, seal
+from pipeline.store.parts.part import Content
+from pipeline.store.reading.reader import open_results
+from pipeline.store.writing.assembly import SMALL, refer
 
 POINTS = 10**10
 LINKS = 50_000  # names of one file: file systems have a limit

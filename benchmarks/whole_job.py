@@ -83,7 +83,7 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     from pipeline.runs.binding import bind_job
     from pipeline.runs.execution import Execution, prepare_run, run_info
     from pipeline.runs.plan import Work
-    from pipeline.store.result import assemble
+    from pipeline.store.writing.assembly import assemble
 
     function, parameters, count = JOBS[name]
     job = Job(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pipeline.grids.base import Grid
     from pipeline.hookspecs import hookimpl
     from pipeline.results.verification import verify
-    from pipeline.store.reader import open_results
-    from pipeline.store.sweep import open_sweep
+    from pipeline.store.reading.reader import open_results
+    from pipeline.store.sweeps.join import open_sweep
 
 __version__ = "0.1.0"
 
@@ -51,8 +51,8 @@ _HOMES = {
     "pipeline.functions.record": ("AnySize", "Function", "GridKind", "Scenario", "Space"),
     "pipeline.grids.base": ("Grid",),
     "pipeline.hookspecs": ("hookimpl",),
-    "pipeline.store.reader": ("open_results",),
-    "pipeline.store.sweep": ("open_sweep",),
+    "pipeline.store.reading.reader": ("open_results",),
+    "pipeline.store.sweeps.join": ("open_sweep",),
     "pipeline.results.verification": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

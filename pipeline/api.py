@@ -49,7 +49,7 @@ from pipeline.runner import run as run_job
 from pipeline.runs.directions import direction_of
 from pipeline.runs.patterns import sparse_format
 from pipeline.runs.progress import Progress
-from pipeline.store.reader import Results, open_results
+from pipeline.store.reading.reader import Results, open_results
 
 Differentiable = str | Function | Callable[[Tensor], Tensor]
 

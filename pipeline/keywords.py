@@ -14,7 +14,7 @@ from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError
 from pipeline.job import Format, Storage, Workers
 from pipeline.runs.patterns import read_pattern, sparse_format
-from pipeline.store.compression import resolve_storage
+from pipeline.store.files.compression import resolve_storage
 
 
 class Keywords(TypedDict, total=False):

@@ -17,8 +17,8 @@ from pipeline.job import Job, Summary
 from pipeline.runs.distribution import distribute
 from pipeline.runs.execution import execute, notify, run_info
 from pipeline.runs.plan import Work
-from pipeline.store.reader import Results, open_results
-from pipeline.store.result import assemble
+from pipeline.store.reading.reader import Results, open_results
+from pipeline.store.writing.assembly import assemble
 
 log = logging.getLogger(__name__)
 

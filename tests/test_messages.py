@@ -31,9 +31,9 @@ from pipeline.grids.file import build_file
 from pipeline.grids.product import build_linspace
 from pipeline.grids.quasi import build_sobol
 from pipeline.registry import Registry
-from pipeline.store.buffers import as_numpy
+from pipeline.store.arrays.buffers import as_numpy
 from pipeline.store.layout import Layout
-from pipeline.store.shard import new_shard
+from pipeline.store.writing.shard import new_shard
 
 X = torch.tensor([[0.3, -0.2, 0.7, 1.1], [0.4, 0.1, -0.6, 0.9]], dtype=torch.float64)
 

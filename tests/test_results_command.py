@@ -18,9 +18,9 @@ import pipeline
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.results import __main__ as results
 from pipeline.results.account import facts, sections
-from pipeline.store.integrity import check_file
+from pipeline.store.export.integrity import check_file
 from pipeline.store.layout import write_group
-from pipeline.store.own_shard import account_entry
+from pipeline.store.parts.own_shard import account_entry
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_spoiled_shard_does_not_become_a_result(run, compute):
 
 
 def test_a_lost_shard_is_computed_again(run, compute, monkeypatch):
-    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
     (run / "result.h5").unlink()
     compute()
     shards(run)[1].unlink()
@@ -199,7 +199,7 @@ def anything(run, request, monkeypatch, compute):
     if request.param == "unfinished":
         shards(run)[1].unlink()
         return run
-    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
     return compute()
 
 
@@ -277,7 +277,9 @@ def test_of_very_many_shards_the_first_one_speaks_until_the_run_ends(run, monkey
     with pipeline.open_results(run) as stored:
         assert facts_of_the_result(stored)["status"] == {"ok": 24}
     monkeypatch.setattr("pipeline.results.account.MOST_READ", 1)
-    monkeypatch.setattr("pipeline.store.results.gather_from", None)  # nobody asks the others
+    monkeypatch.setattr(
+        "pipeline.store.reading.results.gather_from", None
+    )  # nobody asks the others
     with pipeline.open_results(run) as stored:
         said = facts_of_the_result(stored)
     size = sum(path.stat().st_size for path in shards(run))
@@ -320,7 +322,7 @@ def test_show_lists_what_failed(tmp_path, capsys):
 
 def test_a_virtual_result_becomes_one_file(run, monkeypatch, compute, tmp_path, capsys):
     (run / "result.h5").unlink()
-    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
     compute()
     target = tmp_path / "deep" / "one.h5"
     assert results.main(["consolidate", str(run), str(target)]) == 0
@@ -353,7 +355,7 @@ def test_only_what_is_finished_and_sound_is_consolidated(
     target = tmp_path / "one.h5"
     assert results.main(["consolidate", str(run), str(target)]) == 1
     assert "has all of its shards but no result.h5" in capsys.readouterr().err
-    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
     compute()
     spoil(shards(run)[2], "hessian", 0, 1.0)
     assert results.main(["consolidate", str(run), str(target)]) == 1
@@ -366,8 +368,8 @@ def test_only_what_is_finished_and_sound_is_consolidated(
 
 
 def test_export_to_numpy_and_zarr(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.store.export.BLOCK", 1000)
-    monkeypatch.setattr("pipeline.store.export.CHUNK", 500)
+    monkeypatch.setattr("pipeline.store.export.formats.BLOCK", 1000)
+    monkeypatch.setattr("pipeline.store.export.formats.CHUNK", 500)
     assert results.main(["export", str(run), str(tmp_path / "arrays")]) == 0
     assert results.main(["export", str(run), str(tmp_path / "a.zarr"), "--names", "x,hessian"]) == 0
     with pipeline.open_results(run) as stored, xarray.open_zarr(tmp_path / "a.zarr") as data:
@@ -421,7 +423,7 @@ def test_an_export_that_cannot_be_made_leaves_nothing(run, tmp_path, words, comp
 
 
 def test_a_table_of_too_many_rows(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipeline.store.export.MOST_ROWS", 39)
+    monkeypatch.setattr("pipeline.store.export.formats.MOST_ROWS", 39)
     assert results.main(["export", str(run), str(tmp_path / "a.csv")]) == 1
     assert "choose some by points" in capsys.readouterr().err
     assert not list(tmp_path.glob("*a.csv*"))

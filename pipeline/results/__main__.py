@@ -103,8 +103,8 @@ def _show(given: argparse.Namespace) -> int:
     if given.watch:
         _watch(given)
     from pipeline.results.account import facts, render
-    from pipeline.store.reader import open_results
-    from pipeline.store.trust import readable
+    from pipeline.store.files.trust import readable
+    from pipeline.store.reading.reader import open_results
 
     with open_results(given.path, edited=given.edited) as results, readable(results.account):
         account = facts(results)
@@ -124,8 +124,8 @@ def _watch(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> int:
-    from pipeline.store.export import select_points
-    from pipeline.store.reader import open_results
+    from pipeline.store.export.formats import select_points
+    from pipeline.store.reading.reader import open_results
 
     try:
         from pipeline.results.report.page import write_report
@@ -142,9 +142,9 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _consolidate(given: argparse.Namespace) -> int:
-    from pipeline.store.compression import resolve_storage
-    from pipeline.store.consolidate import consolidate
-    from pipeline.store.reader import open_results
+    from pipeline.store.export.consolidate import consolidate
+    from pipeline.store.files.compression import resolve_storage
+    from pipeline.store.reading.reader import open_results
 
     asked = {"compression": given.compression, "level": given.level}
     if given.level is not None and given.compression is None:
@@ -160,8 +160,8 @@ def _consolidate(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from pipeline.store.export import export
-    from pipeline.store.reader import open_results
+    from pipeline.store.export.formats import export
+    from pipeline.store.reading.reader import open_results
 
     kind = given.to or given.target.suffix.removeprefix(".") or "npy"
     names = [name for name in given.names.split(",") if name]

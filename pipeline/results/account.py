@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from pipeline.display import aligned, evidence, spell_bytes, spell_value
+from pipeline.store.files.trust import readable
 from pipeline.store.layout import SPARSE
-from pipeline.store.own_shard import CIRCUMSTANCES, MOST_READ
-from pipeline.store.reader import Results, open_results
-from pipeline.store.trust import readable
+from pipeline.store.parts.own_shard import CIRCUMSTANCES, MOST_READ
+from pipeline.store.reading.reader import Results, open_results
 
 MOST_LISTED = 5  # failures or gaps
 NOT_COUNTED = (

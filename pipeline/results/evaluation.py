@@ -16,8 +16,8 @@ from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
 from pipeline.functions.structure import Structure, unflatten
+from pipeline.store.arrays.sparse_rows import SparseRows
 from pipeline.store.layout import STATUS
-from pipeline.store.sparse_rows import SparseRows
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ from pipeline.functions.parameters import bind
 from pipeline.functions.record import BoundFunction, bind_function
 from pipeline.functions.structure import Structure
 from pipeline.registry import build_registry
-from pipeline.store.integrity import check_files
+from pipeline.store.export.integrity import check_files
+from pipeline.store.files.trust import readable
 from pipeline.store.layout import SPARSE, STATUS
-from pipeline.store.reader import Results, open_results
-from pipeline.store.trust import readable
+from pipeline.store.reading.reader import Results, open_results
 
 OBJECT = (
     "the derivatives were not compared again: the function was given as a Python object; "

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.store.own_shard import MOST_READ
-from pipeline.store.reader import open_results
-from pipeline.store.run_directory import RunDirectory, shard_ranges
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
+from pipeline.store.parts.own_shard import MOST_READ
+from pipeline.store.reading.reader import open_results
 
 
 @dataclass

@@ -20,7 +20,7 @@ from pipeline.grids.making import make_grid
 from pipeline.job import Job
 from pipeline.registry import Registry
 from pipeline.runs.directions import direction_of, with_directions
-from pipeline.store.compression import storage_faults
+from pipeline.store.files.compression import storage_faults
 
 ELSEWHERE = ("slurm", "dask")  # executors whose workers may run on other machines
 

@@ -22,7 +22,7 @@ from pipeline.job import RunInfo, ShardInfo
 from pipeline.runs.execution import notify, prepare_run, take_up, threads
 from pipeline.runs.plan import RunPlan, Work
 from pipeline.runs.worker import Report, Task, compute_chunk
-from pipeline.store.reader import open_results
+from pipeline.store.reading.reader import open_results
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2

@@ -27,9 +27,9 @@ from pipeline.job import Options, RunInfo, ShardInfo
 from pipeline.runs.plan import RunPlan, Work
 from pipeline.runs.provenance import collect, now
 from pipeline.runs.transfer import Transfer, build_transfer
-from pipeline.store.background import BackgroundWriter
-from pipeline.store.own_shard import account_entry
-from pipeline.store.shard import ShardWriter, new_shard
+from pipeline.store.parts.own_shard import account_entry
+from pipeline.store.writing.background import BackgroundWriter
+from pipeline.store.writing.shard import ShardWriter, new_shard
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from pipeline.job import Job
 from pipeline.runs.distribution import as_worker
 from pipeline.runs.execution import prepare_run, threads
 from pipeline.runs.plan import RunPlan, Work
-from pipeline.store.result import SMALL
-from pipeline.store.run_directory import shard_ranges
+from pipeline.store.files.run_directory import shard_ranges
+from pipeline.store.writing.assembly import SMALL
 
 ENOUGH_SECONDS = 0.3  # of evaluating, to know how long it takes
 DISK_SPEED = 400e6  # bytes per second of an ordinary disk; the run itself shows the real one

@@ -13,8 +13,8 @@ import torch
 from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.job import Format
-from pipeline.store.reader import open_results
-from pipeline.store.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.reading.reader import open_results
 
 KINDS = (
     "a result with a sparse derivative, .npz of scipy.sparse.save_npz, .mtx (Matrix Market), "

@@ -31,8 +31,8 @@ from pipeline.job import Job, Storage
 from pipeline.runs.directions import direction_of
 from pipeline.runs.provenance import now
 from pipeline.store import layout as store_layout
+from pipeline.store.files.run_directory import PLAN, RunDirectory, shard_ranges
 from pipeline.store.layout import SCHEMA, Layout
-from pipeline.store.run_directory import PLAN, RunDirectory, shard_ranges
 
 log = logging.getLogger(__name__)
 SHARD_BYTES, SHARD_SECONDS = 128 << 20, 300.0

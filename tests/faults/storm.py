@@ -18,8 +18,8 @@ import torch
 
 import pipeline
 from pipeline.grids.product import Axis, ProductGrid
-from pipeline.store.integrity import check_file
-from pipeline.store.reader import open_results
+from pipeline.store.export.integrity import check_file
+from pipeline.store.reading.reader import open_results
 
 WORKERS, LONGEST = 3, 300.0
 GRID = ProductGrid((Axis(-1.0, 1.0, 20), Axis(0.5, 2.0, 16)))

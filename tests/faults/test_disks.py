@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import open_results
-from pipeline.store.integrity import check_file
+from pipeline.store.export.integrity import check_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 COMMAND = [

@@ -52,7 +52,7 @@ def stored(kind, form, tmp_path_factory):
     store = {"compression": kind} if kind in ("gzip", "zstd") else {}
     with pytest.MonkeyPatch.context() as patch:
         if form == "virtual":
-            patch.setattr("pipeline.store.result.SMALL", 0)
+            patch.setattr("pipeline.store.writing.assembly.SMALL", 0)
         operators = ["value", "jacobian", "hessian"]
         with pipeline.run(
             function, points, operators, output_dir=place, shard_rows=6, store=store

@@ -28,7 +28,7 @@ from pipeline.results.report.pictures import (
 )
 from pipeline.results.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
 from pipeline.results.report.selection import drawn_names, read, select
-from pipeline.store.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_rows import SparseRows
 
 
 def test_norms():

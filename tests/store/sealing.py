@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import h5py
 
-from pipeline.store.seal import row_ranges, seal
-from pipeline.store.trust import is_rows
+from pipeline.store.files.seal import row_ranges, seal
+from pipeline.store.files.trust import is_rows
 
 
 def reseal(path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from store.sealing import resealed
 
-from pipeline.store import result as result_module
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.layout import SCHEMA, Layout, describe_dataset
-from pipeline.store.own_shard import CIRCUMSTANCES
-from pipeline.store.result import assemble
-from pipeline.store.run_directory import RunDirectory, shard_ranges
-from pipeline.store.shard import new_shard
+from pipeline.store.parts.own_shard import CIRCUMSTANCES
+from pipeline.store.writing import assembly as result_module
+from pipeline.store.writing.assembly import assemble
+from pipeline.store.writing.shard import new_shard
 
 LAYOUT = Layout(
     n=3,

@@ -44,8 +44,8 @@ def export(stored, target, *words):
 
 
 def test_the_entries_of_a_sparse_hessian(anndata, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.store.result.SMALL", 0)
-    monkeypatch.setattr("pipeline.store.annotated.BLOCK", 400)  # blocks of a few rows
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
+    monkeypatch.setattr("pipeline.store.export.annotated.BLOCK", 400)  # blocks of a few rows
     with pipeline.run(
         chain, POINTS, ["value", "gradient", "hessian"], output_dir=tmp_path, shard_rows=6,
         store={"format": "sparse", "compression": "gzip"},

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.store.background import BackgroundWriter
-from pipeline.store.commit import committed
+from pipeline.store.files.commit import committed
+from pipeline.store.writing.background import BackgroundWriter
 
 
 class Notes:

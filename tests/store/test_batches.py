@@ -11,9 +11,9 @@ from store.stored_runs import write_run
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from pipeline.errors import StoreError
-from pipeline.store.ahead import read_ahead
-from pipeline.store.reader import open_results
-from pipeline.store.torch_dataset import share_out
+from pipeline.store.reading.ahead import read_ahead
+from pipeline.store.reading.reader import open_results
+from pipeline.store.reading.torch_dataset import share_out
 
 
 @pytest.fixture(scope="module", params=["single", "virtual", "chunked"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.store import commit
-from pipeline.store.commit import committed
+from pipeline.store.files import commit
+from pipeline.store.files.commit import committed
 
 
 def refuse(number):

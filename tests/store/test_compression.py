@@ -11,9 +11,15 @@ import torch
 import pipeline
 from pipeline.errors import ConfigurationError, StoreError
 from pipeline.job import Storage
-from pipeline.store import compression as compression_module
-from pipeline.store.compression import CHUNK, chunk_shape, creation, storage_faults, storage_of
-from pipeline.store.reader import open_results
+from pipeline.store.files import compression as compression_module
+from pipeline.store.files.compression import (
+    CHUNK,
+    chunk_shape,
+    creation,
+    storage_faults,
+    storage_of,
+)
+from pipeline.store.reading.reader import open_results
 
 POINTS = torch.linspace(-1, 1, 3000, dtype=torch.float64).reshape(1000, 3)
 
@@ -89,7 +95,7 @@ def test_zeros_take_nearly_nothing_and_are_believed(tmp_path):
 def test_without_the_package_zstd_is_refused(tmp_path, monkeypatch):
     path, _ = run(tmp_path / "a", store={"compression": "zstd"})
     monkeypatch.setattr(compression_module, "has_zstd", lambda: False)
-    monkeypatch.setattr("pipeline.store.trust.has_zstd", lambda: False)
+    monkeypatch.setattr("pipeline.store.files.trust.has_zstd", lambda: False)
     with pytest.raises(StoreError, match=r"store.compression: zstd needs the package hdf5plugin"):
         creation((5, 3), 8, Storage("zstd"))
     with pytest.raises(ConfigurationError, match=r"zstd needs the package hdf5plugin: pip install"):

@@ -15,12 +15,12 @@ from store.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
 from pipeline.job import Storage
-from pipeline.store import consolidate as module
-from pipeline.store.checksum import joined_crc32
-from pipeline.store.consolidate import consolidate
-from pipeline.store.integrity import check_file
+from pipeline.store.export import consolidate as module
+from pipeline.store.export.consolidate import consolidate
+from pipeline.store.export.integrity import check_file
+from pipeline.store.files.checksum import joined_crc32
 from pipeline.store.layout import Pattern
-from pipeline.store.reader import open_results
+from pipeline.store.reading.reader import open_results
 
 
 @given(st.lists(st.binary(max_size=300)))

@@ -2,8 +2,8 @@
 
 import json
 
-from pipeline.store.evidence import merge_certificates, merge_provenance
-from pipeline.store.own_shard import CIRCUMSTANCES
+from pipeline.store.parts.evidence import merge_certificates, merge_provenance
+from pipeline.store.parts.own_shard import CIRCUMSTANCES
 
 
 def provenance(host, started, failures):

@@ -13,7 +13,7 @@ import torch
 
 import pipeline
 from pipeline import open_results
-from pipeline.store import result as result_module
+from pipeline.store.writing import assembly as result_module
 
 MANY = int(os.environ.get("FUZZ_FILES", "200"))
 PATIENCE = 5.0  # seconds without a word from the reader
@@ -25,8 +25,8 @@ import numpy as np
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 from pipeline.results.__main__ import main
 from pipeline.errors import PipelineError
-from pipeline.store.integrity import check_files
-from pipeline.store.reader import open_results
+from pipeline.store.export.integrity import check_files
+from pipeline.store.reading.reader import open_results
 
 expected = np.load(sys.argv[1])
 for path in Path(sys.argv[2]).read_text().split():

@@ -7,10 +7,10 @@ from store.sealing import resealed
 from store.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
-from pipeline.store import part
-from pipeline.store.known_shards import known_entries, read_known
-from pipeline.store.reader import open_results
-from pipeline.store.run_directory import RunDirectory
+from pipeline.store.files.run_directory import RunDirectory
+from pipeline.store.parts import part
+from pipeline.store.parts.known_shards import known_entries, read_known
+from pipeline.store.reading.reader import open_results
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_entries_of_another_file_are_refused(run, tmp_path):
 
 
 def test_very_many_shards_are_not_written_down(monkeypatch):
-    monkeypatch.setattr("pipeline.store.known_shards.MOST", 2)
+    monkeypatch.setattr("pipeline.store.parts.known_shards.MOST", 2)
     assert known_entries(LAYOUT.datasets()[:1], [1, 2, 3], [[4], [5], [6]]) == {}
     known = known_entries(LAYOUT.datasets()[:1], [1, 2], [[4], [-1]])
     assert {name: column.tolist() for name, column in known["shards"].items()} == {

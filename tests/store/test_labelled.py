@@ -15,10 +15,10 @@ from store.stored_runs import LAYOUT, write_run
 
 import pipeline
 from pipeline.errors import StoreError
-from pipeline.store import labelled
+from pipeline.store.files.open_files import Descriptor
 from pipeline.store.layout import Layout
-from pipeline.store.open_files import Descriptor
-from pipeline.store.reader import open_results
+from pipeline.store.reading import labelled
+from pipeline.store.reading.reader import open_results
 
 AXES = (np.array([0.1, 0.2, 0.7, 1.1]), np.array([-1.0, 2.0, 5.0]), np.array([3.0, 4.0]))
 LENGTHS = (4, 3, 2)
@@ -200,7 +200,7 @@ def test_what_is_not_installed_is_named(stored, monkeypatch):
     with pytest.raises(StoreError, match=r"chunks= needs dask .*pip install dask"):
         results.to_xarray(chunks="auto")
     monkeypatch.setattr(builtins, "__import__", refuse)
-    for name in (labelled.__name__, "pipeline.store.sweep"):
+    for name in (labelled.__name__, "pipeline.store.sweeps.join"):
         monkeypatch.delitem(sys.modules, labelled.__name__, raising=False)
         monkeypatch.delitem(sys.modules, name, raising=False)
         with pytest.raises(

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.errors import StoreError
 from pipeline.job import Storage
-from pipeline.store import new_file as new_file_module
+from pipeline.store.files import new_file as new_file_module
+from pipeline.store.files.new_file import Disk, new_file
 from pipeline.store.layout import Dataset
-from pipeline.store.new_file import Disk, new_file
 
 ROWS, PLAIN, PACKED = 6000, Storage(), Storage("gzip")
 H = Dataset("h", (3, 3), np.dtype("f8"), ("point", "a", "b"), {})

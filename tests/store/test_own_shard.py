@@ -12,13 +12,13 @@ from store.stored_runs import CERTIFICATE, LAYOUT, PROVENANCE, chunk, values, wr
 
 from pipeline.errors import GridError, StoreError
 from pipeline.grids.file import FileGrid
-from pipeline.store import result as result_module
-from pipeline.store.integrity import check_files
+from pipeline.store.export.integrity import check_files
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.layout import write_group
-from pipeline.store.own_shard import ACCOUNT, account_entry
-from pipeline.store.reader import open_results
-from pipeline.store.result import assemble
-from pipeline.store.run_directory import RunDirectory, shard_ranges
+from pipeline.store.parts.own_shard import ACCOUNT, account_entry
+from pipeline.store.reading.reader import open_results
+from pipeline.store.writing import assembly as result_module
+from pipeline.store.writing.assembly import assemble
 
 POINTS, ROWS = 11, 4
 

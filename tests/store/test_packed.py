@@ -17,9 +17,9 @@ from store.stored_runs import LAYOUT, write_run
 import pipeline
 from pipeline.errors import StoreError
 from pipeline.job import Storage
-from pipeline.store.consolidate import consolidate
+from pipeline.store.export.consolidate import consolidate
 from pipeline.store.packed import places
-from pipeline.store.reader import open_results
+from pipeline.store.reading.reader import open_results
 
 SHAPE = (23, 2, 3, 3, 3)
 PACKED = replace(

@@ -14,10 +14,10 @@ from store.sealing import resealed
 from store.stored_runs import LAYOUT, chunk, write_run
 
 from pipeline.errors import MissingShardsError, StoreError
-from pipeline.store import parts
+from pipeline.store.files.run_directory import RunDirectory
 from pipeline.store.layout import Layout
-from pipeline.store.reader import open_results
-from pipeline.store.run_directory import RunDirectory
+from pipeline.store.parts import parts
+from pipeline.store.reading.reader import open_results
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_shard_that_is_cut_short_while_it_is_open(run):
 
 
 def test_a_shard_that_is_replaced_is_looked_into_again(run, monkeypatch):
-    monkeypatch.setattr("pipeline.store.open_files.MOST_OPEN", 1)
+    monkeypatch.setattr("pipeline.store.files.open_files.MOST_OPEN", 1)
     directory, whole = run
     with open_results(directory.path) as results:
         assert np.array_equal(results.x[:], whole["x"])

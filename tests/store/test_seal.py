@@ -15,8 +15,8 @@ from store.stored_runs import LAYOUT, write_run
 from pipeline.errors import StoreError
 from pipeline.job import Storage
 from pipeline.results.__main__ import main as results_main
-from pipeline.store.reader import open_results
-from pipeline.store.seal import Seal, require_seal
+from pipeline.store.files.seal import Seal, require_seal
+from pipeline.store.reading.reader import open_results
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import pipeline
 from pipeline.errors import ConfigurationError, StoreError
 from pipeline.results.account import facts
 from pipeline.results.verification import verify
-from pipeline.store import result as assembling
-from pipeline.store.consolidate import consolidate
-from pipeline.store.export import export
-from pipeline.store.reader import open_results
+from pipeline.store.export.consolidate import consolidate
+from pipeline.store.export.formats import export
+from pipeline.store.reading.reader import open_results
+from pipeline.store.writing import assembly as assembling
 
 N, M, POINTS = 14, 9, 23
 

@@ -11,14 +11,14 @@ import torch
 import xarray
 
 from pipeline.errors import StoreError
-from pipeline.store import result as result_module
-from pipeline.store.commit import committed, remove_stale
+from pipeline.store.files.commit import committed, remove_stale
+from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.layout import SCHEMA, Layout
-from pipeline.store.own_shard import CIRCUMSTANCES
-from pipeline.store.reader import open_results
-from pipeline.store.result import assemble
-from pipeline.store.run_directory import RunDirectory, shard_ranges
-from pipeline.store.shard import new_shard
+from pipeline.store.parts.own_shard import CIRCUMSTANCES
+from pipeline.store.reading.reader import open_results
+from pipeline.store.writing import assembly as result_module
+from pipeline.store.writing.assembly import assemble
+from pipeline.store.writing.shard import new_shard
 
 LAYOUT = Layout(
     n=3,

@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 from store.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
-from pipeline.store import stored_array
+from pipeline.store.arrays import stored_array
+from pipeline.store.arrays.selection import select, select_outer, take_outer
+from pipeline.store.files.open_files import Descriptor
 from pipeline.store.layout import Layout
-from pipeline.store.open_files import Descriptor
-from pipeline.store.reader import open_results
-from pipeline.store.selection import select, select_outer, take_outer
+from pipeline.store.reading.reader import open_results
 
 KINDS = ("single", "virtual", "chunked")
 SHAPE = (23, 2, 3, 3)  # of the Hessian
@@ -217,7 +217,7 @@ def open_files():
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files are counted in /proc")
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_few_files_stay_open(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("pipeline.store.open_files.MOST_OPEN", 2)
+    monkeypatch.setattr("pipeline.store.files.open_files.MOST_OPEN", 2)
     whole = write_run(tmp_path / "run", kind=kind)
     before = open_files()
     with open_results(tmp_path / "run") as results:

@@ -12,7 +12,7 @@ from store.stored_runs import values, write_run
 from pipeline import open_sweep
 from pipeline.errors import StoreError
 from pipeline.store.layout import Layout
-from pipeline.store.reader import open_results
+from pipeline.store.reading.reader import open_results
 
 AXES = (np.array([0.5, 1.0, 4.0]), np.array([-1.0, 0.0, 1.0, 2.0]))
 GRID = {"name": "linspace", "count": [3, 4], "lower": [0.5, -1.0]}

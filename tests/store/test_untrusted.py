@@ -11,7 +11,7 @@ from store.sealing import resealed
 import pipeline
 from pipeline import open_results, results
 from pipeline.errors import StoreError
-from pipeline.store.integrity import check_files
+from pipeline.store.export.integrity import check_files
 
 
 def f(x):

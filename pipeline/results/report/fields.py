@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.results.report.quantities import condition_numbers, eigenvalues, norms
 from pipeline.results.report.selection import drawn_names, read
-from pipeline.store.reader import Results
+from pipeline.store.reading.reader import Results
 
 MOST_OUTPUTS = 4  # that are drawn one by one
 LONGEST_UNIT = 24  # that fits beside a picture

@@ -26,9 +26,9 @@ from pipeline.results.report.pictures import (
 )
 from pipeline.results.report.quantities import norms, zero_fractions
 from pipeline.results.report.selection import MOST_CELLS, Selection, drawn_names, read, select
-from pipeline.store.commit import committed
+from pipeline.store.files.commit import committed
 from pipeline.store.layout import SPARSE, STATUS
-from pipeline.store.reader import Results
+from pipeline.store.reading.reader import Results
 
 FEW = 6  # points that are a table rather than a picture
 MOST_LISTED = 100  # points that were not ok

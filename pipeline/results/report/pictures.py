@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.results.report.fields import Field
-from pipeline.store.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_rows import SparseRows
 
 WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithmic
 MOST_CELLS = 200  # along each side of the picture of a pattern

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.store.layout import SPARSE
-from pipeline.store.reader import Results
+from pipeline.store.reading.reader import Results
 
 MOST_POINTS = 40_000  # that are drawn
 MOST_CELLS = 250_000  # of a matrix that is drawn

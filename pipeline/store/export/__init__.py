@@ -1,0 +1,1 @@
+"""Results in one file, or in the formats of others; whether they still hold what was written."""

@@ -1,0 +1,1 @@
+"""Single files: committed, sealed, compressed, trusted or refused."""

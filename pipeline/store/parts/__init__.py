@@ -1,0 +1,1 @@
+"""The files that a result lies in: consecutive points in each, checked when they are first read."""

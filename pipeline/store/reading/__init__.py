@@ -1,0 +1,1 @@
+"""Results as they are opened: slices, batches, and views for torch and xarray."""

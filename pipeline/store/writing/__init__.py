@@ -1,0 +1,1 @@
+"""From batches to shards, and from shards to the result."""
