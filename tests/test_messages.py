@@ -1,6 +1,6 @@
 """No message without a test: every raise of the package is provoked, and says what to do.
 
-`messages.py` reads the texts from the source. Most are provoked by the tests of their module; the rest
+`support/messages.py` reads the texts from the source. Most are provoked by the tests of their module; the rest
 stands here.
 """
 
@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from messages import ROOT, Message, is_expected, messages, unexpected
+from support.messages import ROOT, Message, is_expected, messages, unexpected
 
 import pipeline
 from pipeline.autograd.request import RefusedError, Request

@@ -14,7 +14,7 @@ from typing import Any
 import mpmath
 import pytest
 import torch
-from custom_functions import Once
+from support.custom_functions import Once
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 

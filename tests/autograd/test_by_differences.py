@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from custom_functions import Once
+from support.custom_functions import Once
 
 import pipeline
 from pipeline.autograd.methods.differences import difference

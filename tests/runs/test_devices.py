@@ -11,8 +11,8 @@ from conftest import ROOT
 @pytest.fixture(scope="module")
 def outcomes():
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(ROOT / "tests" / "on_pretended_device.py")],
-        cwd=ROOT,
+        [sys.executable, "-W", "ignore", "-m", "support.on_pretended_device"],
+        cwd=ROOT / "tests",
         capture_output=True,
         text=True,
         timeout=600,
@@ -32,7 +32,7 @@ def test_nothing_is_left_on_the_cpu(outcomes):
 def test_the_device_would_tell():
     """What mixes devices fails on the device of pretence."""
     program = (
-        "import torch\nfrom pretended import DEVICE, Pretended\n"
+        "import torch\nfrom support.pretended import DEVICE, Pretended\n"
         "with Pretended():\n    torch.ones(3).to(DEVICE) * 2 + torch.ones(3)\n"
     )
     done = subprocess.run(

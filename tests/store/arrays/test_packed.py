@@ -11,8 +11,8 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from store.sealing import resealed
-from store.stored_runs import LAYOUT, write_run
+from support.sealing import resealed
+from support.stored_runs import LAYOUT, write_run
 
 import pipeline
 from pipeline.errors import StoreError

@@ -6,11 +6,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from store.sealing import resealed
+from support.sealing import resealed
 
 import pipeline
-from pipeline import open_results, results
+from pipeline import open_results
 from pipeline.errors import StoreError
+from pipeline.results import __main__ as results
 from pipeline.store.export.integrity import check_files
 
 

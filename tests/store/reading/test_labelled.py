@@ -11,7 +11,7 @@ import torch
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store.stored_runs import LAYOUT, write_run
+from support.stored_runs import LAYOUT, write_run
 
 import pipeline
 from pipeline.errors import StoreError
@@ -27,7 +27,7 @@ KINDS = ("single", "virtual", "chunked")
 
 def on_grid(layout=LAYOUT, axes=AXES):
     """Values of a run whose points are those of the grid."""
-    from store.stored_runs import values
+    from support.stored_runs import values
 
     points = np.stack([part.reshape(-1) for part in np.meshgrid(*axes, indexing="ij")], axis=1)
     return values(layout, len(points)) | {"x": points.astype(layout.dtype)}

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from store.stored_runs import write_run
+from support.stored_runs import write_run
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from pipeline.errors import StoreError

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from store.stored_runs import values, write_run
+from support.stored_runs import values, write_run
 
 from pipeline import open_sweep
 from pipeline.errors import StoreError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from store.stored_runs import LAYOUT, write_run
+from support.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
 from pipeline.store.arrays import stored_array

@@ -7,8 +7,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from store.sealing import resealed
-from store.stored_runs import CERTIFICATE, LAYOUT, PROVENANCE, chunk, values, write_run
+from support.sealing import resealed
+from support.stored_runs import CERTIFICATE, LAYOUT, PROVENANCE, chunk, values, write_run
 
 from pipeline.errors import GridError, StoreError
 from pipeline.grids.file import FileGrid

@@ -9,8 +9,8 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from store.sealing import reseal
-from store.stored_runs import LAYOUT, write_run
+from support.sealing import reseal
+from support.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
 from pipeline.job import Storage

@@ -3,8 +3,8 @@
 import h5py
 import numpy as np
 import pytest
-from store.sealing import resealed
-from store.stored_runs import LAYOUT, write_run
+from support.sealing import resealed
+from support.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
 from pipeline.store.files.run_directory import RunDirectory

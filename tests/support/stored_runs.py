@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from store.sealing import resealed
+from support.sealing import resealed
 
 from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.layout import SCHEMA, Layout, describe_dataset

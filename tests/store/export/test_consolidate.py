@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store.sealing import resealed
-from store.stored_runs import LAYOUT, write_run
+from support.sealing import resealed
+from support.stored_runs import LAYOUT, write_run
 
 from pipeline.errors import StoreError
 from pipeline.job import Storage

@@ -11,8 +11,8 @@ import pytest
 import torch
 import xarray
 from conftest import MINE
-from store.sealing import resealed
-from store.stored_runs import CERTIFICATE, PROVENANCE, write_run
+from support.sealing import resealed
+from support.stored_runs import CERTIFICATE, PROVENANCE, write_run
 
 import pipeline
 from pipeline.errors import DisagreementError, StoreError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pretended import DEVICE, NAME, Pretended, Remote
+from support.pretended import DEVICE, NAME, Pretended, Remote
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,7 +28,7 @@ import pipeline  # noqa: E402 - binds what is replaced above
 from pipeline.runs import execution, transfer  # noqa: E402
 from pipeline.testing import FunctionTests  # noqa: E402
 
-sys.path.append(str(Path(__file__).parent / "plugins"))
+sys.path.append(str(Path(__file__).parent.with_name("plugins")))
 from test_conformance import ROWS  # noqa: E402
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from store.stored_runs import LAYOUT, values, write_run
+from support.stored_runs import LAYOUT, values, write_run
 
 import pipeline
 from pipeline.errors import StoreError

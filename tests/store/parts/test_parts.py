@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from store.sealing import resealed
-from store.stored_runs import LAYOUT, chunk, write_run
+from support.sealing import resealed
+from support.stored_runs import LAYOUT, chunk, write_run
 
 from pipeline.errors import MissingShardsError, StoreError
 from pipeline.store.files.run_directory import RunDirectory
