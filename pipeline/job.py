@@ -11,7 +11,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.functions.parameters import bind, parameters_of
 
 if TYPE_CHECKING:
-    from pipeline.autograd.sparsity.pattern import Pattern
+    from pipeline.autograd.pattern import Pattern
 
 Compression = Literal["none", "gzip", "zstd"]
 Format = Literal["auto", "dense", "sparse"]

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import torch
 
 from pipeline.autograd.functions.variable import Wrt
-from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.pattern import Pattern
 from pipeline.errors import ConfigurationError
 from pipeline.job import Format, Storage, Workers
 from pipeline.runs.patterns import read_pattern, sparse_format

@@ -200,7 +200,7 @@ def test_spaces_of_equal_eigenvalues(tmp_path):
 )
 def test_eigenvectors_that_are_wrong_are_seen(spoil):
     from pipeline.autograd.checks.oracle import build_oracle
-    from pipeline.autograd.methods.spectra import Eigenvectors
+    from pipeline.autograd.definitions.spectra import Eigenvectors
     from pipeline.autograd.request import Request
 
     request = Request(energy, POINTS[0], (), (), contractions=(Eigenvectors(),))

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.checks.spot_check import UNCHECKED, SpotCheck, spot_check
+from pipeline.autograd.checks.symmetry import check_symmetry, pack_symmetric
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Key, Request
-from pipeline.autograd.sparsity.pattern import Pattern
-from pipeline.autograd.symmetry import check_symmetry, pack_symmetric
 from pipeline.display import card
 from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError
 

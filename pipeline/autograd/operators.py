@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.autograd.methods.contractions import (
+from pipeline.autograd.definitions.contractions import (
     Across,
     Along,
     Contraction,
@@ -13,7 +13,7 @@ from pipeline.autograd.methods.contractions import (
     Direction,
     Divergence,
 )
-from pipeline.autograd.methods.spectra import Eigenvectors, Spectrum, spread
+from pipeline.autograd.definitions.spectra import Eigenvectors, Spectrum, spread
 from pipeline.autograd.request import Key, Request
 from pipeline.errors import ConfigurationError, nearest
 
@@ -38,7 +38,7 @@ class Operator:
         order: Number of times f is differentiated.
         packed: Only the distinct entries are kept: `pipeline.autograd.packing`.
         contraction: Which sum of entries it is; None for the whole derivative.
-        sparse: Only the entries of a pattern are kept: `pipeline.autograd.sparsity.pattern`.
+        sparse: Only the entries of a pattern are kept: `pipeline.autograd.pattern`.
     """
 
     name: str
@@ -121,7 +121,7 @@ def contract(
         direction: Along which jvp, hvp (n entries) and vjp (m entries) are taken.
         n: Number of variables.
         output_shape: () or (m,).
-        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.methods.spectra.spread`.
+        masses: What weights the Hessian of eigenvalues: `pipeline.autograd.definitions.spectra.spread`.
 
     Returns:
         The same operators.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.autograd.definitions.contractions import Contraction
 from pipeline.autograd.functions.narrow import Precision, precision_of
 from pipeline.autograd.functions.variable import WHOLE, OnPoint, Variable
-from pipeline.autograd.methods.contractions import Contraction
 from pipeline.autograd.packing import pack, packed_size, unpack
-from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.pattern import Pattern
 
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]
 Key = int | Contraction  # order of a whole derivative, or a sum over its entries

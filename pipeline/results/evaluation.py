@@ -12,7 +12,7 @@ from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import unpack
-from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.pattern import Pattern
 from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
 from pipeline.functions.structure import Structure, unflatten

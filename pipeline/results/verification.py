@@ -15,19 +15,19 @@ from torch import Tensor
 
 from pipeline.autograd.checks.independent import check_reference
 from pipeline.autograd.checks.oracle import build_oracle
+from pipeline.autograd.definitions.contractions import Direction
 from pipeline.autograd.functions.border import at_border, callable_of
 from pipeline.autograd.functions.module_function import as_function
 from pipeline.autograd.functions.narrow import resolve_precision
 from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.functions.variable import Beside, resolve_variable
-from pipeline.autograd.methods.contractions import Direction
 from pipeline.autograd.operators import ALONG, Operator, asking, contract
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.asked import without_direction
 from pipeline.autograd.planning.by_differences import REFERENCE, differences_of
 from pipeline.autograd.precision import as_calculated
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.functions.fingerprint import callable_digest
 from pipeline.functions.outputs import Chosen, choose_outputs

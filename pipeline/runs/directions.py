@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.autograd.methods.contractions import Direction
+from pipeline.autograd.definitions.contractions import Direction
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.functions.parameters import bind
 from pipeline.functions.record import GridKind, Space

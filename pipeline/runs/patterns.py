@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.job import Format
 from pipeline.store.arrays.sparse_rows import SparseRows

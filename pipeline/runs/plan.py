@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from pipeline.autograd.definitions.spectra import spread
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.functions.narrow import Precision, resolve_precision
 from pipeline.autograd.functions.probe import probe_indices, resolve_device
 from pipeline.autograd.functions.variable import WHOLE, Variable
-from pipeline.autograd.methods.spectra import spread
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.asked import Asked, Wanted, ask, resolve, structures
 from pipeline.autograd.planning.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.routes import FiniteDifferenceRoute
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import StoreError
 from pipeline.functions.record import BoundFunction
 from pipeline.functions.structure import Structure

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.sparsity import coloring
 from pipeline.autograd.sparsity.coloring import (
     color_acyclic,
@@ -16,7 +17,6 @@ from pipeline.autograd.sparsity.coloring import (
     color_star,
     transposed,
 )
-from pipeline.autograd.sparsity.pattern import Pattern
 
 
 def of_dense(matrix):

@@ -9,12 +9,12 @@ import torch
 import pipeline
 from pipeline import Function
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.formats import choose_pattern
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.sparsity.compression import compress
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, DisagreementError, PipelineError
 
 

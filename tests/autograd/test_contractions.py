@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline.autograd.methods.contractions import (
+from pipeline.autograd.definitions.contractions import (
     Across,
     Along,
     Diagonal,

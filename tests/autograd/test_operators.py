@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.autograd.methods.differentiation import basis
+from pipeline.autograd.definitions.differentiation import basis
 from pipeline.autograd.operators import Operator, resolve_operators
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request

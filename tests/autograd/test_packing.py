@@ -11,11 +11,11 @@ from hypothesis import given, settings
 
 import pipeline
 from pipeline.autograd.checks.spot_check import spot_check
+from pipeline.autograd.checks.symmetry import check_symmetry
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.packing import asymmetry, pack, packed_size, unpack
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
-from pipeline.autograd.symmetry import check_symmetry
 from pipeline.errors import ConfigurationError, DisagreementError
 from pipeline.store.packed import packed_index, places
 

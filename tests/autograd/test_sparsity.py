@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.sparsity.detection import detect
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.sparsity.propagation import Propagation
 from pipeline.autograd.sparsity.sets import SetTable
 from pipeline.autograd.sparsity.tracker import Tracker

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.contractions import Contraction, OnPoint, alone
+from pipeline.autograd.definitions.contractions import Contraction, OnPoint, alone
 from pipeline.autograd.methods.finite_difference import random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Key, Request, order_of

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.contractions import alone
-from pipeline.autograd.methods.differentiation import Levels
-from pipeline.autograd.methods.passes import reverse
+from pipeline.autograd.definitions.contractions import alone
+from pipeline.autograd.definitions.differentiation import Levels
+from pipeline.autograd.definitions.passes import reverse
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request
 

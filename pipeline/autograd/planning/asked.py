@@ -8,14 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
+from pipeline.autograd.definitions.contractions import Direction
 from pipeline.autograd.functions.border import callable_of
 from pipeline.autograd.functions.narrow import FLOAT64, Precision
 from pipeline.autograd.functions.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
-from pipeline.autograd.methods.contractions import Direction
 from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.request import Request
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.functions.record import BoundFunction
 from pipeline.functions.structure import Structure
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.operators import Operator
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.sparsity.compression import known_pattern
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.errors import ConfigurationError, nearest
 
 log = logging.getLogger(__name__)

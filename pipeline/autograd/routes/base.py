@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.cost import Cost
+from pipeline.autograd.definitions.contractions import Diagonal
+from pipeline.autograd.definitions.differentiation import Levels, differentiate
 from pipeline.autograd.functions.variable import WHOLE
-from pipeline.autograd.methods.contractions import Diagonal
-from pipeline.autograd.methods.differentiation import Levels, differentiate
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.errors import ConfigurationError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.autograd.constant_folding import fold_constants
 from pipeline.autograd.cost import FUNC_SECONDS, Cost, count_eager
-from pipeline.autograd.methods.differentiation import Levels, differentiate
+from pipeline.autograd.definitions.differentiation import Levels, differentiate
 from pipeline.autograd.methods.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import BOTH, Route

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.contractions import (
+from pipeline.autograd.definitions.contractions import (
     Across,
     Along,
     Contraction,

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 import torch
 from torch import Tensor
 
-from pipeline.autograd.sparsity.pattern import Pattern
+from pipeline.autograd.pattern import Pattern
 
 Neighbours = Sequence[Sequence[int]]
 MOST_STEPS = 20_000  # pairs of entries of a row: more orders than two, which take 20 ms

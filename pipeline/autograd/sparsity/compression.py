@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.sparsity.coloring import (
     color_both,
@@ -18,7 +19,6 @@ from pipeline.autograd.sparsity.coloring import (
     is_alone,
 )
 from pipeline.autograd.sparsity.detection import detect
-from pipeline.autograd.sparsity.pattern import Pattern
 
 NEGLIGIBLE = 0.5  # of all directions: more are hardly fewer
 SMALL = 8  # variables; below there is nothing to gain

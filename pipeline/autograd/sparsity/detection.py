@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.functions.following import reads
+from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.plain import require_own_derivatives
-from pipeline.autograd.sparsity.pattern import Pattern
 from pipeline.autograd.sparsity.propagation import Propagation, nothing
 from pipeline.autograd.sparsity.sets import TooManyError
 from pipeline.autograd.sparsity.tracker import Tracker

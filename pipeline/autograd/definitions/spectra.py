@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.contractions import Contraction, Modes, OnPoint
-from pipeline.autograd.methods.differentiation import differentiate
-from pipeline.autograd.methods.passes import reverse
+from pipeline.autograd.definitions.contractions import Contraction, Modes, OnPoint
+from pipeline.autograd.definitions.differentiation import differentiate
+from pipeline.autograd.definitions.passes import reverse
 from pipeline.errors import ConfigurationError
 
 LARGE = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.differentiation import basis
+from pipeline.autograd.definitions.differentiation import basis
 
 FEW_ROWS = 2  # so few cost no more one by one than batched, which loads sympy at its first call
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.differentiation import basis, differentiate
-from pipeline.autograd.methods.passes import own_entries, pull_back, push, reverse
+from pipeline.autograd.definitions.differentiation import basis, differentiate
+from pipeline.autograd.definitions.passes import own_entries, pull_back, push, reverse
 
 OnPoint = Callable[[Tensor], Tensor]
 Modes = tuple[str, ...]

@@ -1,0 +1,1 @@
+"""What every operator means at a point: through jvp and vjp, through plain reverse passes, as a sum."""
