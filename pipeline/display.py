@@ -124,7 +124,7 @@ def evidence(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     widths = ", ".join(map(str, certificate["widths_checked"]))
     yield "route", f"{certificate['route']} {certificate['mode']}"
     yield "reference", certificate["reference"]
-    yield "compared", f"{certificate['points_checked']} points, in batches of {widths}"
+    yield "compared", f"{spell_points(certificate['points_checked'])}, in batches of {widths}"
     yield "largest error", spell_value(certificate["reference_error"])
     if estimated := certificate.get("estimated_error"):
         yield "estimated error", spell_value(estimated)
@@ -150,12 +150,41 @@ def spell_seconds(seconds: float) -> str:
         seconds: Not negative.
 
     Returns:
-        Seconds, or hours, minutes and seconds from a minute on.
+        Seconds; from a minute on minutes and seconds, from an hour on hours and minutes.
 
     Examples:
-        >>> spell_seconds(0.0421), spell_seconds(3.21), spell_seconds(4000)
-        ('0.042 s', '3.2 s', '1:06:40 h')
+        >>> spell_seconds(0.0421), spell_seconds(3.21), spell_seconds(200), spell_seconds(4000)
+        ('0.042 s', '3.2 s', '3 min 20 s', '1 h 6 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d} h"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def spell_points(count: int) -> str:
+    """Say how many points.
+
+    Args:
+        count: Any.
+
+    Returns:
+        Such as ``1 point``.
+    """
+    return "1 point" if count == 1 else f"{count} points"
+
+
+def spell_rate(rate: float) -> str:
+    """Say how fast points come.
+
+    Args:
+        rate: Points in a second.
+
+    Returns:
+        Three digits, in full.
+
+    Examples:
+        >>> spell_rate(66193.2), spell_rate(0.5354)
+        ('66,200 points/s', '0.535 points/s')
+    """
+    return f"{float(f'{rate:.3g}'):,.15g} points/s"

@@ -119,9 +119,7 @@ def several_options(group: str, options: str) -> str:
     names = [name.strip() for name in options.split(",")]
     instead = "choose one"
     if group == "job":
-        instead = (
-            f"one job with all is 'job.operators=[{','.join(names)}]' job.name={'_'.join(names)}"
-        )
+        instead = f"one job with all is 'job.operators=[{','.join(names)}]'"
     return (
         f"{group}: expected one option, got {', '.join(names)}; {instead}, "
         f"and a sweep over them python -m pipeline -m {group}={','.join(names)}"
@@ -149,9 +147,10 @@ def to_job(cfg: DictConfig, files: dict[str, str] | None = None) -> Job:
     job, grid, device = plain["job"], dict(plain["grid"]), plain["device"]
     executor = dict(plain["executor"])
     pattern, storage = _patterned(plain["pattern"], Storage.of(plain["store"]))
+    operators = _operators(job["operators"])
     return Job(
-        name=_folder_name(job["name"]),
-        operators=_operators(job["operators"]),
+        name=_folder_name(job.get("name") or _name_of(operators)),
+        operators=operators,
         order=plain["order"],
         function=plain["function"],
         parameters=plain["function_params"],
@@ -205,7 +204,7 @@ def _patterned(path: str | None, storage: Storage) -> tuple[Any, Storage]:
 
 def _require_keys(plain: Mapping[str, Any]) -> None:
     """Refuse a configuration that has lost a key, such as by ``~function``."""
-    needed = dict.fromkeys(GROUPS, ("name",)) | {"job": ("name", "operators")}
+    needed = dict.fromkeys(GROUPS, ("name",)) | {"job": ("operators",)}
     lost = [field.name for field in fields(Schema) if field.name not in plain]
     for group, keys in needed.items():
         chosen = plain.get(group) or {}
@@ -213,6 +212,15 @@ def _require_keys(plain: Mapping[str, Any]) -> None:
     lost = list(dict.fromkeys(lost))
     if lost:
         raise ConfigurationError([f"{key} has no value; give {key}=…" for key in lost])
+
+
+def _name_of(operators: tuple[str, ...]) -> str:
+    """The option of ``job`` that asks for just these operators, or their names."""
+    for file in (CONF / "job").glob("*.yaml") if len(operators) > 1 else ():
+        option: Any = OmegaConf.load(file)
+        if tuple(option.operators) == operators:
+            return file.stem
+    return "_".join(operators)
 
 
 def _folder_name(value: Any) -> str:

@@ -76,8 +76,8 @@ def test_several_values_without_a_sweep(cli):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("job=[gradient,hessian]", "'job.operators=[gradient,hessian]' job.name=gradient_hessian"),
-        ("job=gradient,hessian", "'job.operators=[gradient,hessian]' job.name=gradient_hessian"),
+        ("job=[gradient,hessian]", "one job with all is 'job.operators=[gradient,hessian]', and a sweep"),
+        ("job=gradient,hessian", "one job with all is 'job.operators=[gradient,hessian]', and a sweep"),
         ("grid=[sobol, random]", "choose one, and a sweep over them python -m pipeline -m grid=sobol,random"),
     ],
 )  # fmt: skip

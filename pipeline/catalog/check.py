@@ -22,7 +22,7 @@ from pipeline.functions.record import AnySize, Function, GridKind, Space
 from pipeline.registry import Registry, build_registry
 from pipeline.testing import Advice, FunctionTests, GridTests
 
-OK, ADVICE, FAILED, SKIPPED = "ok", "advice", "FAILED", "skipped"
+OK, ADVICE, FAILED, SKIPPED, NOTHING = "ok", "advice", "FAILED", "skipped", "-"
 FIRST = (
     "test_keeps_shape_dtype_and_input",
     "test_gives_the_same_twice",
@@ -32,6 +32,7 @@ FIRST = (
     "test_rows_are_points",
     "test_gives_the_same_again",
 )  # where one fails, all that follow would say the same
+GIVEN = {"test_closed_forms": "closed_form", "test_scenarios": "scenarios"}  # what a law is about
 SECONDS = 60.0  # of one check
 SLOW_SECONDS = 0.01  # of one value: derivatives at a million points then take hours
 # what torch says, and what a plugin's author can do about it
@@ -65,7 +66,7 @@ class Verdict:
     """The outcome of one check.
 
     Attributes:
-        outcome: ok, advice, FAILED or skipped.
+        outcome: ok, advice, FAILED, skipped, or - where the plugin gives nothing that the law is about.
         what: The law.
         why: What is wrong, and what to do.
         seconds: How long it took.
@@ -126,9 +127,10 @@ def check_plugin(file: str, wanted: Wanted, tell: Callable[[str], None]) -> int:
             note(verdict)
     counts = [
         sum(verdict.outcome == kind for verdict in verdicts)
-        for kind in (OK, ADVICE, FAILED, SKIPPED)
+        for kind in (OK, ADVICE, FAILED, SKIPPED, NOTHING)
     ]
-    tell("{} ok, {} with advice, {} failed, {} skipped".format(*counts))
+    empty = f", {counts[4]} with nothing to check" if counts[4] else ""
+    tell("{} ok, {} with advice, {} failed, {} skipped".format(*counts) + empty)
     return counts[2]
 
 
@@ -178,7 +180,9 @@ def _judge(record: Function | GridKind, wanted: Wanted) -> Iterator[Verdict]:
         method = getattr(case, law)
         what = inspect.getdoc(method) or law
         verdict = Verdict(SKIPPED, what)
-        if not broken:
+        if law in GIVEN and not getattr(record, GIVEN[law]):
+            verdict = Verdict(NOTHING, f"{what.rstrip('.')}: none given")
+        elif not broken:
             verdict = _attempt(what, _limited(method, wanted.seconds), record)
         broken |= law in first and verdict.outcome == FAILED
         yield verdict

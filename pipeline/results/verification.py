@@ -28,6 +28,7 @@ from pipeline.autograd.planning.by_differences import REFERENCE, differences_of
 from pipeline.autograd.precision import as_calculated
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
+from pipeline.display import spell_points
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.functions.fingerprint import callable_digest
 from pipeline.functions.outputs import Chosen, choose_outputs
@@ -86,7 +87,8 @@ def verify(
     """
     with open_results(path, edited=edited) as results:
         faults = check_files(results)
-        facts = [f"{results.points} points in {len(results.files)} file(s)"]
+        files = "1 file" if len(results.files) == 1 else f"{len(results.files)} files"
+        facts = [f"{spell_points(results.points)} in {files}"]
         if not faults:
             seals = "no seal was asked for" if edited else "every seal is whole"
             facts.append(f"every checksum is right, {seals}")
@@ -166,7 +168,7 @@ def _compare(
         return _differences(results, request, operators, points, stored)
     oracle = build_oracle(request, points)
     deviations = oracle.compare(stored)
-    facts = [f"{len(rows)} points compared with {oracle.reference}"]
+    facts = [f"{spell_points(len(rows))} compared with {oracle.reference}"]
     facts += [
         f"{by_key[key]}: largest error {deviation.error:.1e}"
         for key, deviation in deviations.items()
@@ -203,7 +205,7 @@ def _differences(
     ]
     errors = [(name, error) for check in checks for name, error in check.error.items()]
     worst = {name: max(error for each, error in errors if each == name) for name, _ in errors}
-    facts = [f"{len(points)} points compared with {REFERENCE}"]
+    facts = [f"{spell_points(len(points))} compared with {REFERENCE}"]
     facts += [f"{name}: largest error {error:.1e}" for name, error in worst.items()]
     return facts, [fault for check in checks for fault in check.disagreements]
 

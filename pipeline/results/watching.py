@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pipeline.display import spell_points, spell_rate
 from pipeline.errors import StoreError
 from pipeline.store.files.run_directory import RunDirectory, shard_ranges
 from pipeline.store.parts.own_shard import MOST_READ
@@ -69,11 +70,11 @@ class Watch:
         left = self.points - self.done
         words = [
             f"{len(self._seen)} of {len(self.ranges)} shards",
-            f"{self.done} of {self.points} points ({self.done / self.points:.1%})",
+            f"{self.done} of {spell_points(self.points)} ({self.done / self.points:.1%})",
         ]
         if rate and left:
             end = datetime.now().astimezone() + timedelta(seconds=left / rate)
-            words += [f"{rate:.3g} points/s", f"ends about {end:%Y-%m-%d %H:%M}"]
+            words += [spell_rate(rate), f"ends about {end:%Y-%m-%d %H:%M}"]
         words += [f"{count} {status}" for status, count in self.bad.items() if count]
         if self._unread:
             words.append(

@@ -15,7 +15,7 @@ import torch
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.routes import ROUTES
-from pipeline.display import aligned, evidence, spell_bytes, spell_seconds
+from pipeline.display import aligned, evidence, spell_bytes, spell_points, spell_rate, spell_seconds
 from pipeline.errors import StoreError
 from pipeline.executors import build_executor
 from pipeline.executors.base import Limits
@@ -134,7 +134,7 @@ class Forecast:
         plan = self.evaluator.plan
         kept = ", as this run was begun" if self.plan else ""
         return (
-            f"route {plan.route} {plan.mode}, batches of {plan.batch} points, "
+            f"route {plan.route} {plan.mode}, batches of {spell_points(plan.batch)}, "
             f"{plan.chunk} directions at once, on {plan.device}{kept}"
         )
 
@@ -142,7 +142,7 @@ class Forecast:
         plan = self.evaluator.plan
         held = plan.cost.fixed_bytes + plan.batch * plan.cost.point_bytes
         asked, free = self.work.job.options.memory, available_bytes(plan.device)
-        budget = "memory=" if asked else "half of what is free"
+        budget = "as memory= says" if asked else "half of what is free"
         return f"{spell_bytes(held)} per batch in each process; budget {spell_bytes(asked or free // 2)} ({budget})"
 
     def _disk(self) -> str:
@@ -160,7 +160,7 @@ class Forecast:
         rate = self.points_left / max(self.computing, 1e-12)
         return (
             f"about {spell_seconds(self.seconds)} by {by}: planning {spell_seconds(self.planning)}, computing "
-            f"{spell_seconds(self.computing)} in all ({rate:.3g} points/s in a process, measured here), writing "
+            f"{spell_seconds(self.computing)} in all ({spell_rate(rate)} in a process, measured here), writing "
             f"{spell_seconds(self.bytes_left / DISK_SPEED)} at {DISK_SPEED / 1e6:.0f} MB/s meanwhile"
         )
 

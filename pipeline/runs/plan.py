@@ -22,6 +22,7 @@ from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.asked import Asked, Wanted, ask, resolve, structures
 from pipeline.autograd.planning.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.routes import FiniteDifferenceRoute
+from pipeline.display import spell_points
 from pipeline.errors import StoreError
 from pipeline.functions.record import BoundFunction
 from pipeline.functions.structure import Structure
@@ -230,7 +231,7 @@ class Work:
             operators=tuple((operator.name, operator.order) for operator in self.operators),
             dtype=self.precision.kept_name,
             evaluated=self.precision.name if self.precision.is_half else "",
-            title=f"{wanted} of {record.name} at {len(self.grid)} points",
+            title=f"{wanted} of {record.name} at {spell_points(len(self.grid))}",
             input_names=function.input_names,
             variable_names=names,
             output_names=function.output_names,

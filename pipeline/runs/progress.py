@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.display import spell_bytes, spell_seconds
+from pipeline.display import spell_bytes, spell_points, spell_rate, spell_seconds
 from pipeline.hookspecs import hookimpl
 from pipeline.job import RunInfo, ShardInfo, Summary
 
@@ -32,8 +32,8 @@ class Progress:
         self._began, self._durable, self._failed = time.monotonic(), 0, 0
         done = f", {run.points_done} of them done already" if run.points_done else ""
         log.info(
-            "%s of %s at %d points%s: %s, batches of %d, route %s",
-            ", ".join(run.operators), run.function, run.points, done,
+            "%s of %s at %s%s: %s, batches of %d, route %s",
+            ", ".join(run.operators), run.function, spell_points(run.points), done,
             "1 shard" if run.shards == 1 else f"{run.shards} shards", run.batch, run.route,
         )  # fmt: skip
         log.info("writing to %s", run.directory)
@@ -57,9 +57,9 @@ class Progress:
         rate = self._durable / max(time.monotonic() - self._began, 1e-9)
         left = run.points - run.points_done - self._durable
         log.info(
-            "shard %d of %d: %d points durable, %.3g points/s, %s left, ends about %s, %d MiB at most",
-            shard.index + 1, run.shards, run.points_done + self._durable, rate, spell_seconds(left / rate),
-            f"{datetime.now() + timedelta(seconds=left / rate):%H:%M}", _held() >> 20,
+            "shard %d of %d: %s durable, %s, %smemory %s",
+            shard.index + 1, run.shards, spell_points(run.points_done + self._durable), spell_rate(rate),
+            _end(left / rate) if left else "", spell_bytes(_held()),
         )  # fmt: skip
 
     @hookimpl
@@ -81,6 +81,10 @@ class Progress:
             self._bar = None
 
 
+def _end(seconds: float) -> str:
+    return f"{spell_seconds(seconds)} left, ends about {datetime.now() + timedelta(seconds=seconds):%H:%M}, "
+
+
 def _is_watched() -> bool:
     """Whether a person looks at standard error: a terminal, or a cell of a notebook."""
     return sys.stderr.isatty() or type(sys.stderr).__module__ == "ipykernel.iostream"
@@ -96,12 +100,12 @@ def describe(summary: Summary) -> str:
         A few lines for people.
     """
     if summary.computed == 0:
-        first = f"complete already: {summary.points} points, nothing to compute"
+        first = f"complete already: {spell_points(summary.points)}, nothing to compute"
     else:
         rate = summary.computed / max(summary.seconds, 1e-9)
         first = (
-            f"computed {summary.computed} of {summary.points} points in {spell_seconds(summary.seconds)} "
-            f"({rate:.3g} points/s, planning and writing included)"
+            f"computed {summary.computed} of {spell_points(summary.points)} in {spell_seconds(summary.seconds)} "
+            f"({spell_rate(rate)}, planning and writing included)"
         )
     place = f"result: {summary.path} ({spell_bytes(summary.bytes)} on disk)"
     return "\n".join([first, *_verdict(summary), place])
@@ -111,11 +115,11 @@ def _verdict(summary: Summary) -> list[str]:
     lines = [
         text
         for count, text in (
-            (summary.nonfinite, f"not finite at {_points(summary.nonfinite)} (status 2)"),
-            (summary.failed, f"the function raised at {_points(summary.failed)} (status 3)"),
+            (summary.nonfinite, f"not finite at {spell_points(summary.nonfinite)} (status 2)"),
+            (summary.failed, f"the function raised at {spell_points(summary.failed)} (status 3)"),
             (
                 summary.nonsmooth,
-                f"on a kink of the function at {_points(summary.nonsmooth)}, where torch gives one of "
+                f"on a kink of the function at {spell_points(summary.nonsmooth)}, where torch gives one of "
                 "several one-sided derivatives (status 4)",
             ),
         )
@@ -128,10 +132,6 @@ def _verdict(summary: Summary) -> list[str]:
             f"more: python -m pipeline.results show {summary.path}; status[i] in it tells of point i"
         )
     return lines
-
-
-def _points(count: int) -> str:
-    return "1 point" if count == 1 else f"{count} points"
 
 
 def _held() -> int:

@@ -121,5 +121,5 @@ result = pipeline.evaluate(lambda x: (x**3).sum() * x[0], x, "hessian")
 print(result.certificate.unchecked, "torch._dynamo" in sys.modules, "torch.fx" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "forward mode was not loaded: the job takes less than" in done.stdout
+    assert "forward mode: loading it takes 1.5 s, longer than the job" in done.stdout
     assert done.stdout.split()[-2] == "False"

@@ -117,7 +117,8 @@ def test_the_plugin_that_is_begun_passes_at_once(tmp_path, capsys, monkeypatch):
     assert "python -m pipeline.catalog check my_function.py" in capsys.readouterr().out
     assert main(["check", "my_function.py"]) == 0
     text = capsys.readouterr().out
-    assert "0 with advice, 0 failed, 0 skipped" in text
+    assert "0 with advice, 0 failed, 0 skipped\n" in text
+    assert "none given" not in text
     before = (tmp_path / "my_function.py").read_text()
     assert main(["new", "my_function.py"]) == 1
     assert "my_function.py is there already and is not overwritten" in capsys.readouterr().err
@@ -313,6 +314,9 @@ def test_a_generator_and_several_functions(check):
     assert code == 0, said
     assert "function one" in said
     assert "function two" in said
+    assert said.count("  -       The derivatives equal") == 4
+    assert "by hand: none given\n" in said
+    assert said.endswith(", 4 with nothing to check\n")
     one = plugin().replace("return [Function", "return Function").replace(")]", ")")
     assert check(one)[0] == 0
     code, said = check(two, "--function", "two")

@@ -27,6 +27,7 @@ from pipeline.results.report.pictures import (
     structure,
 )
 from pipeline.results.report.quantities import condition_numbers, eigenvalues, norms, zero_fractions
+from pipeline.results.report.reach import scaled, within_reach
 from pipeline.results.report.selection import drawn_names, read, select
 from pipeline.store.arrays.sparse_rows import SparseRows
 
@@ -164,6 +165,7 @@ def test_spectra_and_sums_keep_their_signs(tmp_path):
     assert np.allclose(found["eigenvalues: largest eigenvalue"].values, (-1 + np.sqrt(45)) / 2)
 
 
+MOST = np.finfo(np.float64).max
 ODD = [
     Field("plain", np.linspace(0.0, 1.0, 12)),
     Field("constant", np.ones(12)),
@@ -176,6 +178,19 @@ ODD = [
     Field("holes", np.array([np.nan, np.inf, -np.inf, *range(9)])),
     Field("one left", np.array([np.nan] * 11 + [2.0]), ratio=True),
     Field("$\\frac{<b>", np.array([0.0] * 6 + [1e-9] * 6)),
+]
+
+
+OUT_OF_REACH = [
+    Field("largest", np.linspace(-1, 1, 12) * MOST),
+    Field("largest, signed", np.linspace(-1, 1, 12) * MOST, signed=True),
+    Field("largest alone", np.full(12, -MOST)),
+    Field("largest ratio", np.array([1.0] * 6 + [MOST] * 6), ratio=True),
+    Field("subnormal", (np.arange(12) - 6) * 5e-324, signed=True),
+    Field("subnormal ratio", np.arange(1, 13) * 5e-324, ratio=True),
+    Field("all sizes", np.geomspace(1e-320, 1e308, 12)),
+    Field("all sizes and signs", np.array([-MOST, -1, 0, 1e-300, 5e-324, MOST] * 2)),
+    Field("within reach", np.linspace(-1, 1, 12) * 0.99e200),
 ]
 
 
@@ -196,6 +211,45 @@ def test_no_field_breaks_a_picture(field):
         assert base64.b64decode(data).startswith(b"<?xml")
         assert picture.title == field.name
     assert ("no value at" in drawn[0].caption) == bool(np.isnan(field.values).any())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("field", OUT_OF_REACH, ids=lambda field: field.name)
+def test_numbers_near_the_ends_of_float64_are_drawn(field):
+    scatter(np.stack([field.values, field.values[::-1]], 1), field, "ab")
+    histogram(field)
+    matrix(field.name, field.values.reshape(3, 4), "abc", "abcd")
+    places = np.unique(field.values)
+    over = Field("over", np.arange(2.0 * len(places)))
+    map_of(places, np.arange(2.0), over, "ab")
+    curve(field.values, field, "x")
+
+
+def test_what_is_out_of_reach_is_drawn_in_other_units():
+    values, label = scaled(np.array([-MOST, 0.0, 5e307]), "energy")
+    assert label == "energy / 1e308"
+    assert np.allclose(values, [-MOST / 1e308, 0.0, 0.5], rtol=1e-15)
+    values, label = scaled(np.array([5e-324, 0.0, -2e-323, np.nan]), "x")
+    assert label == "x / 1e-323"  # floor(log10(1.98e-323))
+    assert np.allclose(values[:3], [5e-324 / 1e-323, 0.0, -2.0], rtol=0.1)
+    assert values[0] / values[2] == -0.25
+    values, label = scaled(np.array([1e200, 1.0, np.inf]), "x")
+    assert (label, values.tolist()) == ("x", [1e200, 1.0, np.inf])
+    drawn = within_reach(Field("f", np.array([5e-324, 1e308, 0.0]), "eV", ratio=True), True)
+    assert drawn.unit == "log10(eV)"
+    assert np.allclose(drawn.values[:2], [np.log10(5e-324), 308.0])
+    assert np.isnan(drawn.values[2])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_report_of_numbers_near_the_ends_of_float64(tmp_path):
+    points = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(30, 2)
+    stored = pipeline.run(lambda x: 1e250 * x.prod(), points, "all", output_dir=tmp_path)
+    write_report(stored, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<img ") >= 10
+    small = pipeline.run(lambda x: 1e-250 * x.prod(), points, "all", output_dir=tmp_path)
+    write_report(small, tmp_path / "page.html")
 
 
 def test_a_pattern_says_how_much_is_always_zero():

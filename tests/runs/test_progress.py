@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -86,6 +87,21 @@ def test_warnings_are_seen_where_nobody_has_set_up_logging(tmp_path, monkeypatch
         assert "point 1 failed" in (results.path.parent / "pipeline.log").read_text()
     assert "point 1 failed: ValueError: too far" in capsys.readouterr().err
     assert not log.handlers
+
+
+def test_a_log_says_how_far_and_when_it_ends_and_at_the_end_no_more(caplog, tmp_path):
+    points = torch.ones(3, 2, dtype=torch.float64)
+    with caplog.at_level(logging.INFO, "pipeline"):
+        pipeline.run("rosenbrock", points, "gradient", output_dir=tmp_path, shard_rows=2).close()
+        pipeline.run("rosenbrock", points[:1], "gradient", output_dir=tmp_path)
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert re.search(
+        r"shard 1 of 2: 2 points durable, [\d,.]+ points/s, .* s left, ends about \d\d:\d\d, memory \d",
+        said,
+    )
+    assert re.search(r"shard 2 of 2: 3 points durable, [\d,.]+ points/s, memory \d", said)
+    assert "gradient of rosenbrock at 1 point: 1 shard" in said
+    assert "shard 1 of 1: 1 point durable, " in said
 
 
 def test_a_million_failures_are_not_a_million_lines(caplog):

@@ -105,8 +105,6 @@ def _forward_mode(
     request: Request, points: Tensor, confirmed: Set[int], job_seconds: float
 ) -> ForwardMode:
     if job_seconds < FORWARD_SECONDS and "torch._dynamo" not in sys.modules:
-        reason = (
-            f"forward mode was not loaded: the job takes less than the {FORWARD_SECONDS} s for it"
-        )
+        reason = f"forward mode: loading it takes {FORWARD_SECONDS} s, longer than the job"
         return ForwardMode(None, (reason,), ())
     return compare_forward_with_reverse(request, points, confirmed)

@@ -212,7 +212,7 @@ def _cannot_pay(study: Study, route: Route, mode: str, drafts: Sequence[Draft]) 
     least = route.least_seconds(study.request, mode)
     soonest = study.point_by_point if not drafts and least > 0 else float("inf")
     if min([soonest, *(draft.seconds for draft in drafts)]) <= least:
-        return f"the job takes less than the {least:.3g} s to prepare it"
+        return f"preparing it takes {least:.3g} s, longer than the job"
     if not drafts:
         return ""
     best = min(drafts, key=lambda draft: draft.seconds)

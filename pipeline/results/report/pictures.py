@@ -15,7 +15,9 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.display import spell_points
 from pipeline.results.report.fields import Field
+from pipeline.results.report.reach import scaled, within_reach
 from pipeline.store.arrays.sparse_rows import SparseRows
 
 WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithmic
@@ -54,6 +56,8 @@ def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
         The picture.
     """
     figure, axes = _canvas()
+    remark, field = _remark(field), _placed(field)
+    x, label = scaled(x, label)
     order = np.argsort(x, kind="stable")
     values = np.where(np.isfinite(field.values), field.values, np.nan)
     if _is_logarithmic(field):
@@ -62,7 +66,7 @@ def curve(x: NDArray[Any], field: Field, label: str) -> Picture:
     axes.set_xlabel(_plain(label))
     axes.set_ylabel(_plain(field.unit or field.name))
     axes.grid(alpha=0.25)
-    return _picture(figure, field.name, _remark(field))
+    return _picture(figure, field.name, remark)
 
 
 @QUIET
@@ -79,6 +83,8 @@ def map_of(x: NDArray[Any], y: NDArray[Any], field: Field, labels: Sequence[str]
         The picture.
     """
     figure, axes = _canvas()
+    remark, field = _remark(field), _placed(field)
+    (x, across), (y, up) = scaled(x, labels[0]), scaled(y, labels[1])
     values = field.values.reshape(len(x), len(y)).T
     norm, colours, cut = _colours(field)
     mesh = axes.pcolormesh(
@@ -92,9 +98,9 @@ def map_of(x: NDArray[Any], y: NDArray[Any], field: Field, labels: Sequence[str]
     )
     _bar(figure, axes, mesh, field, cut)
     axes.set_facecolor(GREY)
-    axes.set_xlabel(_plain(labels[0]))
-    axes.set_ylabel(_plain(labels[1]))
-    return _picture(figure, field.name, _remark(field, cut))
+    axes.set_xlabel(_plain(across))
+    axes.set_ylabel(_plain(up))
+    return _picture(figure, field.name, _with_cut(remark, cut))
 
 
 @QUIET
@@ -110,19 +116,20 @@ def scatter(points: NDArray[Any], field: Field, labels: Sequence[str]) -> Pictur
         The picture.
     """
     figure, axes = _canvas()
+    remark, field = _remark(field), _placed(field)
     norm, colours, cut = _colours(field)
     finite = np.isfinite(field.values)
     size = float(np.clip(4e4 / max(len(points), 1), 1.5, 30))
-    x, y = points[:, 0], points[:, 1]
+    (x, across), (y, up) = scaled(points[:, 0], labels[0]), scaled(points[:, 1], labels[1])
     axes.scatter(x[~finite], y[~finite], s=size, color=GREY, rasterized=True)
     dots = axes.scatter(
         x[finite], y[finite], c=field.values[finite], s=size, norm=norm, cmap=colours,
         linewidths=0, rasterized=True,
     )  # fmt: skip
     _bar(figure, axes, dots, field, cut)
-    axes.set_xlabel(_plain(labels[0]))
-    axes.set_ylabel(_plain(labels[1]))
-    return _picture(figure, field.name, _remark(field, cut))
+    axes.set_xlabel(_plain(across))
+    axes.set_ylabel(_plain(up))
+    return _picture(figure, field.name, _with_cut(remark, cut))
 
 
 @QUIET
@@ -136,6 +143,7 @@ def histogram(field: Field) -> Picture:
         The picture.
     """
     figure, axes = _canvas(height=2.3)
+    remark, field = _remark(field), _placed(field)
     values = field.values[np.isfinite(field.values)]
     bins = _bins(values)
     if _is_logarithmic(field):
@@ -145,7 +153,7 @@ def histogram(field: Field) -> Picture:
     axes.hist(values, bins=bins, color=INK)
     axes.set_xlabel(_plain(field.unit or field.name))
     axes.set_ylabel("points")
-    return _picture(figure, field.name, _remark(field))
+    return _picture(figure, field.name, remark)
 
 
 def _bins(values: NDArray[Any]) -> Any:
@@ -175,6 +183,7 @@ def matrix(
         The picture.
     """
     figure, axes = _canvas(height=3.6)
+    values, unit = scaled(values, "")
     sizes = np.abs(values[np.isfinite(values) & (values != 0)])
     largest = float(sizes.max()) if sizes.size else 1.0
     wide = sizes.size and largest / sizes.min() > 10 * WIDE
@@ -194,7 +203,7 @@ def matrix(
     )
     axes.set_facecolor(GREY)
     _name_ticks(axes, rows, columns)
-    figure.colorbar(picture, ax=axes)
+    figure.colorbar(picture, ax=axes, label=unit.replace("/", "×"))
     return _picture(figure, title, "logarithmic in both directions from zero" if wide else "")
 
 
@@ -298,17 +307,21 @@ def _name_ticks(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None
         axes.tick_params(axis="x", rotation=60)
 
 
-def _remark(field: Field, cut: bool = False) -> str:
+def _placed(field: Field) -> Field:
+    return within_reach(field, _is_logarithmic(field))
+
+
+def _remark(field: Field) -> str:
     """What the picture leaves out."""
     infinite, undefined = np.isinf(field.values).sum(), np.isnan(field.values).sum()
-    words = [f"infinite at {_points(infinite)}"] if infinite else []
-    words += [f"no value at {_points(undefined)}"] if undefined else []
-    words += ["colours end at the 1st and 99th percentile"] if cut else []
+    words = [f"infinite at {spell_points(infinite)}"] if infinite else []
+    words += [f"no value at {spell_points(undefined)}"] if undefined else []
     return "; ".join(words)
 
 
-def _points(count: int) -> str:
-    return "1 point" if count == 1 else f"{count} points"
+def _with_cut(remark: str, cut: bool) -> str:
+    ends = "colours end at the 1st and 99th percentile" if cut else ""
+    return "; ".join(filter(None, (remark, ends)))
 
 
 def _plain(text: str) -> str:

@@ -54,7 +54,7 @@ def condition_numbers(spectrum: Floats) -> Floats:
     """
     sizes = np.abs(spectrum)
     largest, smallest = sizes.max(axis=1), sizes.min(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         quotient: Floats = np.where(largest > 0, largest / smallest, np.inf)
     return np.where(np.isnan(largest), np.nan, quotient)
 

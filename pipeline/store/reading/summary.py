@@ -27,7 +27,7 @@ def summary(results: Results, arrays: Iterable[RowArray]) -> str:
         A line for each dataset.
     """
     title = results.attrs.get("title", "derivatives")
-    lines = [f"{title}: {results.points} points, {results.path}"]
+    lines = [f"{title}: {results.path}"]
     lines += [f"  {array!r}" for array in arrays]
     gaps = _gaps(results)
     return "\n".join(lines + ([f"  missing: {gaps}"] if gaps else []))
