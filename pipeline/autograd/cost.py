@@ -18,6 +18,9 @@ FUNC_SECONDS = 16e-6  # of one torch operation under transforms of torch.func, w
 BATCHED_SECONDS = 6e-6  # of one torch operation in a batched backward pass
 PLAIN_SECONDS = 4e-6  # of one torch operation in a plain backward pass
 FLOP_SECONDS = 0.06e-9  # of one operation of a matrix product or a convolution
+FORWARD_SECONDS = (
+    1.5  # of the first use of forward mode: torch loads decompositions and its compiler
+)
 BYTE_SECONDS = 0.3e-9  # of writing one byte of an intermediate result
 
 

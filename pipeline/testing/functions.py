@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.api import evaluate, prepare
+from pipeline.autograd.checks.finite_difference import compare_with_finite_differences
 from pipeline.autograd.checks.oracle import Oracle, build_oracle
-from pipeline.autograd.methods.finite_difference import compare_with_finite_differences
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES

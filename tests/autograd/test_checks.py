@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.autograd.methods.forward_mode import compare_forward_with_reverse
+from pipeline.autograd.checks.forward_mode import compare_forward_with_reverse
 from pipeline.autograd.request import Request
 from pipeline.errors import DisagreementError, FunctionError
 

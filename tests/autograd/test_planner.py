@@ -11,7 +11,7 @@ from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
 from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.memory import Meter, OverBudgetError, available_bytes, power_of_two
-from pipeline.autograd.methods.finite_difference import ridders
+from pipeline.autograd.methods.extrapolation import ridders
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.planning.asked import Asked
 from pipeline.autograd.planning.option_faults import check_options

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.autograd.checks.oracle import Oracle
-from pipeline.autograd.functions.narrow import FLOAT64
-from pipeline.autograd.methods.finite_difference import (
+from pipeline.autograd.checks.finite_difference import (
     FiniteDifferences,
     compare_with_finite_differences,
 )
-from pipeline.autograd.methods.forward_mode import (
-    FORWARD_SECONDS,
+from pipeline.autograd.checks.forward_mode import (
     ForwardMode,
     compare_forward_with_reverse,
 )
+from pipeline.autograd.checks.oracle import Oracle
+from pipeline.autograd.cost import FORWARD_SECONDS
+from pipeline.autograd.functions.narrow import FLOAT64
 from pipeline.autograd.precision import half_inside
 from pipeline.autograd.request import Request
 

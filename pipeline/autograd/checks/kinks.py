@@ -22,7 +22,7 @@ from pipeline.autograd.checks.discrete import DISCRETE
 from pipeline.autograd.checks.ordering import ORDERING
 from pipeline.autograd.functions.following import Follow
 from pipeline.autograd.functions.variable import WHOLE
-from pipeline.autograd.methods.finite_difference import beside
+from pipeline.autograd.methods.nearby import beside
 from pipeline.autograd.request import Request
 
 Condition = Callable[..., Tensor]

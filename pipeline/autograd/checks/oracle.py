@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.autograd.checks.effort import fits_entry_by_entry
 from pipeline.autograd.checks.view import View, contracted
-from pipeline.autograd.methods.finite_difference import noise_of, random_signs
+from pipeline.autograd.methods.extrapolation import noise_of
+from pipeline.autograd.methods.nearby import random_signs
 from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.precision import runs_in_float64

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.definitions.contractions import Contraction, OnPoint, alone
-from pipeline.autograd.methods.finite_difference import random_signs
+from pipeline.autograd.methods.nearby import random_signs
 from pipeline.autograd.reference import derivatives, directional
 from pipeline.autograd.request import Key, Request, order_of
 

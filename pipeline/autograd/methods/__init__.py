@@ -1,1 +1,1 @@
-"""How derivatives are taken: reverse, forward and Taylor mode, finite differences."""
+"""How derivatives are taken: reverse mode, Taylor mode, differences of values."""

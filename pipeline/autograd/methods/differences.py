@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.functions.variable import OnPoint
-from pipeline.autograd.methods.finite_difference import extrapolate, random_signs
+from pipeline.autograd.methods.extrapolation import extrapolate
+from pipeline.autograd.methods.nearby import random_signs
 from pipeline.autograd.packing import unpack
 from pipeline.autograd.request import Request
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.constant_folding import fold_constants
-from pipeline.autograd.cost import FUNC_SECONDS, Cost, count_eager
+from pipeline.autograd.cost import FORWARD_SECONDS, FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.definitions.differentiation import Levels, differentiate
-from pipeline.autograd.methods.forward_mode import FORWARD_SECONDS
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import BOTH, Route
 from pipeline.autograd.routes.compiled import (

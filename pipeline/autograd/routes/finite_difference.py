@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.methods.differences import Known, difference
-from pipeline.autograd.methods.finite_difference import scale_of
+from pipeline.autograd.methods.nearby import scale_of
 from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request, order_of
 from pipeline.autograd.routes.pointwise import PointwiseRoute

@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.autograd.cost import BATCHED_SECONDS, FUNC_SECONDS, Cost, count_eager
-from pipeline.autograd.methods.forward_mode import FORWARD_SECONDS
+from pipeline.autograd.cost import BATCHED_SECONDS, FORWARD_SECONDS, FUNC_SECONDS, Cost, count_eager
 from pipeline.autograd.methods.reverse import reverse_batch
 from pipeline.autograd.request import Evaluate, Request
 from pipeline.autograd.routes.base import BOTH, Route, one_point, parse_mode, spell_mode

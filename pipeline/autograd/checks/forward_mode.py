@@ -9,13 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.methods.finite_difference import beside, random_signs
+from pipeline.autograd.methods.nearby import beside, random_signs
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
 
 TOLERANCE = 1e-6
 NEAR = 2.0**-46  # relative step, of some units of rounding
-FORWARD_SECONDS = 1.5  # torch loads decompositions, and with these its compiler, at the first use
 
 
 @dataclass(frozen=True)
