@@ -81,8 +81,10 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     from pipeline.job import Job
     from pipeline.registry import build_registry
     from pipeline.runs.binding import bind_job
+    from pipeline.runs.contents import attrs_of, layout_of
     from pipeline.runs.execution import Execution, prepare_run, run_info
-    from pipeline.runs.plan import Work
+    from pipeline.runs.plan import begin
+    from pipeline.runs.work import Work
     from pipeline.store.writing.assembly import assemble
 
     function, parameters, count = JOBS[name]
@@ -100,14 +102,14 @@ def part(what: str, name: str, target: Path) -> dict[str, Any]:
     work = Work(job, bound, grid)
     work.directory.make()
     evaluator = prepare_run(work, None)
-    plan = work.begin(evaluator)
+    plan = begin(work, evaluator)
     size = count * (evaluator.row_bytes + 8 * grid.n + 1)
     began = time.perf_counter()
     if what == "job":
         indices = range(len(plan.ranges))
         info = run_info(work, plan, set())
         Execution.of(work, plan, evaluator, registry.hook, info).compute(indices)
-        assemble(work.directory, work.layout, plan.ranges, work.attrs(0, count))
+        assemble(work.directory, layout_of(work), plan.ranges, attrs_of(work, 0, count))
     elif what == "evaluation":
         for start in range(0, count, plan.batch):
             evaluator(grid[start : start + plan.batch])

@@ -14,9 +14,11 @@ from pipeline.errors import DisagreementError, MissingShardsError, StoreError
 from pipeline.functions.record import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
+from pipeline.runs.contents import attrs_of, layout_of
 from pipeline.runs.distribution import distribute
 from pipeline.runs.execution import execute, notify, run_info
-from pipeline.runs.plan import Work
+from pipeline.runs.plan import existing_plan, keeping, same_but_for_the_source
+from pipeline.runs.work import Work
 from pipeline.store.reading.reader import Results, open_results
 from pipeline.store.writing.assembly import assemble
 
@@ -40,7 +42,7 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     """
     began = time.monotonic()
     work = Work(job, function, grid)
-    plan = work.existing_plan()
+    plan = existing_plan(work)
     if plan is not None and (complete := _complete(work, began)):
         return complete
     if plan is None:
@@ -49,8 +51,8 @@ def run(job: Job, function: BoundFunction, grid: Grid, hook: Any) -> Summary:
     compute = distribute if job.executor.name != "none" else execute
     with _logged(work.directory.path / "pipeline.log"), _told_what_is_safe(work):
         plan, computed = compute(work, plan, hook)
-        layout = work.keeping(plan).layout
-        assemble(work.directory, layout, plan.ranges, work.attrs(0, len(grid)))
+        layout = layout_of(keeping(work, plan))
+        assemble(work.directory, layout, plan.ranges, attrs_of(work, 0, len(grid)))
         work.directory.tidy()
         with open_results(work.directory.result) as results:
             summary = _summary(results, work, computed, began)
@@ -72,12 +74,12 @@ def recall(job: Job, function: BoundFunction, grid: Grid) -> tuple[Path, Summary
     """
     began = time.monotonic()
     work = Work(job, function, grid)
-    begun = work.existing_plan() is not None
+    begun = existing_plan(work) is not None
     return work.directory.path, _complete(work, began) if begun else None
 
 
 def _tell_of_other_sources(work: Work) -> None:
-    others = work.same_but_for_the_source()
+    others = same_but_for_the_source(work)
     if others:
         log.warning(
             "function %r, or what it refers to, has changed since run %s: this is a new run, %s",
@@ -160,7 +162,7 @@ def _told_what_is_safe(work: Work) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        plan = work.existing_plan()
+        plan = existing_plan(work)
         if plan is None:
             log.warning("interrupted while the run was planned; nothing has been computed")
         else:

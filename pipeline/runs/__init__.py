@@ -1,1 +1,1 @@
-"""One execution of a job: binding -> plan -> distribution -> worker -> execution."""
+"""One execution of a job: binding -> work -> plan -> distribution -> worker -> execution."""

@@ -19,8 +19,10 @@ from pipeline.errors import ExecutorError
 from pipeline.executors import build_executor
 from pipeline.executors.base import Chunk, Executor, Future, Limits, Share
 from pipeline.job import RunInfo, ShardInfo
+from pipeline.runs.contents import layout_of
 from pipeline.runs.execution import notify, prepare_run, take_up, threads
-from pipeline.runs.plan import RunPlan, Work
+from pipeline.runs.plan import RunPlan, begin, existing_plan, keeping
+from pipeline.runs.work import Work
 from pipeline.runs.worker import Report, Task, compute_chunk
 from pipeline.store.reading.reader import open_results
 
@@ -51,7 +53,7 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
     with executor, _cancelled(executor):
         there = work.directory.finished_shards() if plan else set()
         plan, running = (plan, executor.recover()) if plan else _begin(work, executor)
-        work = work.keeping(plan)
+        work = keeping(work, plan)
         watch = Watch(work, plan, take_up(work, plan, there, hook), hook, there)
         for attempt in range(asked.retries + 1):
             if attempt:
@@ -180,9 +182,9 @@ def _begin(work: Work, executor: Executor) -> tuple[RunPlan, Running]:
     if not executor.limits.elsewhere:
         seen = as_worker(work, executor.limits)
         with threads(executor.limits.threads):
-            return seen.begin(prepare_run(seen, None)), []
+            return begin(seen, prepare_run(seen, None)), []
     log.info("a worker plans the run")  # and goes on at once, else it would wait and start twice
-    work.directory.require_space(len(work.grid) * work.layout.row_bytes())
+    work.directory.require_space(len(work.grid) * layout_of(work).row_bytes())
     most = -(-len(work.grid) // (work.job.shard_rows or 1))
     for _ in range(work.job.executor.retries + 1):
         running = executor.recover() or _given_out(work, executor, executor.shares(most))
@@ -202,7 +204,7 @@ def _first_plan(
     while waiting:
         time.sleep(POLL_SECONDS)
         ended = [future for future in waiting if future.done()]
-        plan = work.existing_plan()  # looked for afterwards: who has ended has written it
+        plan = existing_plan(work)  # looked for afterwards: who has ended has written it
         if plan is not None:
             return plan, lost
         for future in ended:

@@ -20,13 +20,16 @@ from torch import Tensor
 from pipeline.autograd.batches import Batches
 from pipeline.autograd.evaluator import Evaluated, Evaluator
 from pipeline.autograd.functions.probe import probe_indices, resolve_device
+from pipeline.autograd.planning.asked import structures
 from pipeline.autograd.planning.planner import prepare
 from pipeline.errors import DisagreementError, StoreError
 from pipeline.grids.directed import rows_of
 from pipeline.job import Options, RunInfo, ShardInfo
-from pipeline.runs.plan import RunPlan, Work
+from pipeline.runs.contents import attrs_of, grid_of, layout_of
+from pipeline.runs.plan import RunPlan, begin, keeping
 from pipeline.runs.provenance import collect, now
 from pipeline.runs.transfer import Transfer, build_transfer
+from pipeline.runs.work import Work
 from pipeline.store.parts.own_shard import account_entry
 from pipeline.store.writing.background import BackgroundWriter
 from pipeline.store.writing.shard import ShardWriter, new_shard
@@ -92,8 +95,8 @@ def execute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, int]:
     """
     with threads(plan.threads if plan else None):
         evaluator = prepare_run(work, plan)
-        plan = plan or work.begin(evaluator)
-        work = work.keeping(plan)
+        plan = plan or begin(work, evaluator)
+        work = keeping(work, plan)
         info = take_up(work, plan, work.directory.finished_shards(), hook)
         execution = Execution.of(work, plan, evaluator, hook, info)
         return plan, execution.compute(range(len(plan.ranges)))
@@ -112,7 +115,7 @@ def take_up(work: Work, plan: RunPlan, there: Set[int], hook: Any) -> RunInfo:
         The run as observers see it.
     """
     info = run_info(work, plan, there)
-    work.directory.require_space((info.points - info.points_done) * work.layout.row_bytes())
+    work.directory.require_space((info.points - info.points_done) * layout_of(work).row_bytes())
     _keep_configuration(work)
     notify(hook.pipeline_run_started, run=info)
     return info
@@ -212,7 +215,7 @@ class Execution:
     ) -> None:
         began, started = time.monotonic(), now()
         path = self.work.directory.shard(index)
-        layout, attrs = self.work.layout, self.work.attrs(start, stop)
+        layout, attrs = layout_of(self.work), attrs_of(self.work, start, stop)
         # one row of every shard, the same one whoever computes it
         checked = Random(f"{self.plan.run_id} {index}").randrange(start, stop)
         batches = Batches(self.evaluator, self.work.job.options)
@@ -224,7 +227,7 @@ class Execution:
         failures = batches.failures
         evidence = _entries(batches.certificate.record())
         writer.call(methodcaller("describe", "certificate", evidence))
-        writer.call(methodcaller("describe", "grid", self.work.described_grid()))
+        writer.call(methodcaller("describe", "grid", grid_of(self.work)))
         provenance = self._provenance(started, failures)
         provenance |= account_entry(provenance, evidence)
         writer.call(methodcaller("describe", "provenance", provenance))
@@ -266,7 +269,10 @@ class Execution:
             "identity_json": json.dumps(self.work.identity, sort_keys=True),
             "plugins_json": json.dumps([str(Path(file).resolve()) for file in job.plugins]),
             "structure_json": json.dumps(
-                {name: found.record() for name, found in self.work.structures.items()}
+                {
+                    name: found.record()
+                    for name, found in structures(self.work.function, self.work.variable).items()
+                }
             ),
             "function_source": self.work.function.function.source,
             "function_from": "plugin" if self.work.function.loadable else "object",

@@ -23,9 +23,11 @@ from pipeline.functions.record import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import rows_of
 from pipeline.job import Job
+from pipeline.runs.contents import layout_of
 from pipeline.runs.distribution import as_worker
 from pipeline.runs.execution import prepare_run, threads
-from pipeline.runs.plan import RunPlan, Work
+from pipeline.runs.plan import RunPlan, existing_plan, shard_rows
+from pipeline.runs.work import Work
 from pipeline.store.files.run_directory import shard_ranges
 from pipeline.store.writing.assembly import SMALL
 
@@ -62,7 +64,7 @@ class Forecast:
     @property
     def bytes_left(self) -> int:
         """Bytes of the shards still to be written, and of the result where it is a file of its own."""
-        row = self.work.layout.row_bytes()
+        row = layout_of(self.work).row_bytes()
         whole = len(self.work.grid) * row
         return self.points_left * row + (whole if whole <= SMALL and self.points_left else 0)
 
@@ -127,7 +129,7 @@ class Forecast:
         )
 
     def _job(self) -> str:
-        layout = self.work.layout
+        layout = layout_of(self.work)
         return f"{layout.title}, n = {layout.n}, {layout.dtype}"
 
     def _plan(self) -> str:
@@ -146,7 +148,7 @@ class Forecast:
         return f"{spell_bytes(held)} per batch in each process; budget {spell_bytes(asked or free // 2)} ({budget})"
 
     def _disk(self) -> str:
-        points, row = len(self.work.grid), self.work.layout.row_bytes()
+        points, row = len(self.work.grid), layout_of(self.work).row_bytes()
         shards = len(shard_ranges(points, self.shard_rows))
         copy = ", and once more in result.h5" if points * row <= SMALL else ""
         files = "1 shard" if shards == 1 else f"{shards} shards of {self.shard_rows} points"
@@ -191,7 +193,7 @@ def forecast(job: Job, function: BoundFunction, grid: Grid) -> Forecast:
     """
     began = time.monotonic()
     work = Work(job, function, grid)
-    plan = work.existing_plan()
+    plan = existing_plan(work)
     limits, workers = _workers(work)
     with ExitStack() as stack:
         stack.enter_context(threads(plan.threads if plan else limits.threads))
@@ -208,7 +210,7 @@ def forecast(job: Job, function: BoundFunction, grid: Grid) -> Forecast:
         cores=cores,
         planning=planning,
         computing=left * point_seconds,
-        shard_rows=plan.shard_rows if plan else work.shard_rows(evaluator),
+        shard_rows=plan.shard_rows if plan else shard_rows(work, evaluator),
         points_left=left,
     )
 

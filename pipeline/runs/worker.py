@@ -20,7 +20,8 @@ from pipeline.job import Job
 from pipeline.registry import Registry, build_registry
 from pipeline.runs.binding import bind_job
 from pipeline.runs.execution import Execution, prepare_run, run_info, threads
-from pipeline.runs.plan import Work
+from pipeline.runs.plan import begin, existing_plan, keeping
+from pipeline.runs.work import Work
 
 _PREPARED: dict[tuple[Any, ...], Execution] = {}
 ONE_AT_A_TIME = threading.Lock()  # forward mode is not safe in threads, and neither is `chdir`
@@ -132,18 +133,18 @@ def _execution(task: Task, *, begins: bool) -> Execution:
 
 def _take_up(task: Task, *, begins: bool) -> Execution:
     work = _bound(task)
-    plan = work.existing_plan()
+    plan = existing_plan(work)
     if plan is None and not (begins and work.directory.is_made()):
         raise ExecutorError(
             f"a worker on {_node()} finds no {'directory' if begins else 'run.json in'} "
             f"{work.directory.path.resolve()}: it sees another file system than the process that "
             "started it; give both the same"
         )
-    work = work if plan is None else work.keeping(plan)
+    work = work if plan is None else keeping(work, plan)
     with threads(plan.threads if plan else task.threads):
         evaluator = prepare_run(work, plan)
-        plan = plan or work.begin(evaluator)  # the plan of the worker that was first
-    work = work.keeping(plan)
+        plan = plan or begin(work, evaluator)  # the plan of the worker that was first
+    work = keeping(work, plan)
     observers = Registry.of({}).hook  # those of the run are with the process that started it
     with threads(plan.threads):
         return Execution.of(work, plan, evaluator, observers, run_info(work, plan, set()))

@@ -25,7 +25,7 @@ from pipeline.functions.record import Function, bind_function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Workers
 from pipeline.runs.distribution import _begin
-from pipeline.runs.plan import Work
+from pipeline.runs.work import Work
 from pipeline.runs.worker import Report, Task, compute_chunk
 
 POINTS = torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(40, 3)

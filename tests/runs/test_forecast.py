@@ -10,8 +10,9 @@ from pipeline.job import Job, Workers
 from pipeline.registry import build_registry
 from pipeline.runner import run
 from pipeline.runs.binding import bind_job
+from pipeline.runs.contents import layout_of
 from pipeline.runs.forecast import forecast
-from pipeline.runs.plan import Work
+from pipeline.runs.work import Work
 
 
 def job_of(folder, **changes):
@@ -67,7 +68,7 @@ def test_a_larger_result_is_not_copied(tmp_path):
     work = Work(job_of(tmp_path), *bind_job(job_of(tmp_path), build_registry()))
     told = forecast_of(job_of(tmp_path))
     assert "and once more in result.h5" in told.describe()
-    assert work.layout.row_bytes() == 49
+    assert layout_of(work).row_bytes() == 49
 
 
 def test_workers_share_the_time_and_not_the_cost(tmp_path):
