@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_what_is_foretold_is_what_the_run_does(tmp_path):
     assert again.points_left == 150
     assert "250 of 400 points are there" in again.describe()
     assert "as this run was begun" in again.describe()
+
+
+def test_time_is_that_of_what_is_left_shared_by_no_more_workers_than_shards(tmp_path, monkeypatch):
+    job = job_of(tmp_path, shard_rows=150)
+    summary = run_of(job)
+    summary.path.unlink()
+    (summary.path.parent / "shards" / "shard-00001.h5").unlink()
+    monkeypatch.setattr("pipeline.runs.forecast._measured", lambda evaluator, grid: 2.0)
+    again = forecast_of(job)
+    assert again.computing == 150 * 2.0
+    many = replace(again, workers=8, planning=1.0, points_left=310)  # of three shards
+    assert many.seconds == pytest.approx(1.0 + 300.0 / 3)
 
 
 def test_the_evidence_is_told_in_the_words_of_results_show(tmp_path):

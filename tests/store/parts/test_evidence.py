@@ -28,9 +28,13 @@ def test_every_combination_of_circumstances_is_named():
 
 def test_the_worst_error_counts_and_every_disagreement_is_kept_once():
     records = [
-        {"rows_checked": 1, "rows_error": '{"hessian": 1e-16}', "disagreements": '["odd"]'},
+        {"rows_checked": 1, "rows_error": '{"hessian": 2e-3}', "disagreements": '["odd"]'},
         {"rows_checked": 0, "rows_error": "{}", "disagreements": '["odd"]'},
-        {"rows_checked": 1, "rows_error": '{"hessian": 2e-3}', "disagreements": '["odd", "wrong"]'},
+        {
+            "rows_checked": 1,
+            "rows_error": '{"hessian": 1e-16}',
+            "disagreements": '["odd", "wrong"]',
+        },
     ]
     merged = merge_certificates(records)
     assert merged["rows_checked"] == 2
