@@ -15,8 +15,8 @@ from torch import Tensor
 from pipeline.autograd.batches import Batches
 from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.functions.border import at_border, flat_points, returned
+from pipeline.autograd.functions.half_precision import resolve_precision
 from pipeline.autograd.functions.module_function import as_function
-from pipeline.autograd.functions.narrow import resolve_precision
 from pipeline.autograd.functions.probe import probe, probe_indices, resolve_device
 from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.planning.asked import Asked, Wanted, ask

@@ -50,7 +50,7 @@ ELSEWHERE = {
     "every worker that was to plan the run was lost; the last one: …": "tests/cluster",
     "the run was stopped": "a race of two threads",
     "Slurm job …: …; log: …": "tests/cluster: its words are Slurm's",
-    "…: …": "torch's own words: tests/autograd/test_by_differences.py",
+    "…: …": "torch's own words: tests/autograd/planning/test_by_differences.py",
     "… but …; …": "all of its words are filled in: test_provoked, sizes",
     "…, got … …": "its words are filled in: test_provoked, buffer",
     "…, got … …: …": "a tensor that NumPy cannot share: test_provoked, sparse buffer",

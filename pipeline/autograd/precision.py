@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.backends import cuda
 
 from pipeline.autograd.functions.following import Follow, tensors_in
-from pipeline.autograd.functions.narrow import PRECISIONS, Precision
+from pipeline.autograd.functions.half_precision import PRECISIONS, Precision
 from pipeline.autograd.request import Request
 
 _REDUCTIONS = (

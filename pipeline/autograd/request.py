@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.definitions.contractions import Contraction
-from pipeline.autograd.functions.narrow import Precision, precision_of
+from pipeline.autograd.functions.half_precision import Precision, precision_of
 from pipeline.autograd.functions.variable import WHOLE, OnPoint, Variable
 from pipeline.autograd.packing import pack, packed_size, unpack
 from pipeline.autograd.pattern import Pattern

@@ -17,8 +17,8 @@ from pipeline.autograd.checks.independent import check_reference
 from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.definitions.contractions import Direction
 from pipeline.autograd.functions.border import at_border, callable_of
+from pipeline.autograd.functions.half_precision import resolve_precision
 from pipeline.autograd.functions.module_function import as_function
-from pipeline.autograd.functions.narrow import resolve_precision
 from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.functions.variable import Beside, resolve_variable
 from pipeline.autograd.operators import ALONG, Operator, asking, contract

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipeline.autograd.functions.narrow import resolve_precision
+from pipeline.autograd.functions.half_precision import resolve_precision
 from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.operators import contract, resolve_operators
 from pipeline.autograd.planning.asked import Wanted, ask

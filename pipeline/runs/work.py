@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipeline.autograd.definitions.spectra import spread
-from pipeline.autograd.functions.narrow import Precision, resolve_precision
+from pipeline.autograd.functions.half_precision import Precision, resolve_precision
 from pipeline.autograd.functions.probe import probe_indices, resolve_device
 from pipeline.autograd.functions.variable import WHOLE, Variable
 from pipeline.autograd.operators import CONTRACTED, Operator, resolve_operators

@@ -19,7 +19,7 @@ from pipeline.autograd.checks.forward_mode import (
 )
 from pipeline.autograd.checks.oracle import Oracle
 from pipeline.autograd.cost import FORWARD_SECONDS
-from pipeline.autograd.functions.narrow import FLOAT64
+from pipeline.autograd.functions.half_precision import FLOAT64
 from pipeline.autograd.precision import half_inside
 from pipeline.autograd.request import Request
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.autograd.definitions.contractions import Direction
 from pipeline.autograd.functions.border import callable_of
-from pipeline.autograd.functions.narrow import FLOAT64, Precision
+from pipeline.autograd.functions.half_precision import FLOAT64, Precision
 from pipeline.autograd.functions.variable import WHOLE, Beside, Variable, Wrt, resolve_variable
 from pipeline.autograd.operators import Operator, asking, contract, resolve_operators
 from pipeline.autograd.pattern import Pattern

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.autograd.functions.narrow import FLOAT64, PRECISIONS
+from pipeline.autograd.functions.half_precision import FLOAT64, PRECISIONS
 from pipeline.autograd.routes import ROUTES
 from pipeline.autograd.routes.base import BOTH, parse_mode
 from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes

@@ -12,7 +12,7 @@ from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.checks.effort import affordable
 from pipeline.autograd.checks.independent import Checks, check_reference
 from pipeline.autograd.checks.kinks import kink_finder
-from pipeline.autograd.checks.lost import lost_gradients
+from pipeline.autograd.checks.lost_gradient import lost_gradients
 from pipeline.autograd.checks.oracle import Oracle, build_oracle
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator

@@ -1,7 +1,7 @@
 """Operations in terms of simpler ones, where the derivatives of these are torch's own.
 
 A decomposition need not have the derivative that torch states for the whole operation: at a kink
-of |x| it does not. Those used here are tested for it, each at special points (tests/autograd/test_scalar.py);
+of |x| it does not. Those used here are tested for it, each at special points (tests/autograd/scalar/test_scalar.py);
 an operation that is neither here nor known by itself is refused.
 """
 

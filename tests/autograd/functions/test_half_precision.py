@@ -13,7 +13,7 @@ import torch
 
 import pipeline
 from pipeline.autograd.checks.oracle import build_oracle
-from pipeline.autograd.functions.narrow import PRECISIONS
+from pipeline.autograd.functions.half_precision import PRECISIONS
 from pipeline.autograd.request import Request
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
 
