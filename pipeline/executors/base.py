@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+log = logging.getLogger(__name__)
 Chunk = tuple[int, ...]
 Item = TypeVar("Item")
 
@@ -95,16 +98,16 @@ class Executor(ABC):
             ExecutorError: The engine does not take them.
         """
 
-    def remember(self, chunks: Sequence[Chunk | Share], futures: Sequence[Future]) -> None:
-        """Note which chunks were submitted, where `recover` can find them."""
-        del chunks, futures  # only what outlives this process has to be found again
+    def remember(self, items: Sequence[Any], futures: Sequence[Future]) -> None:
+        """Note what was submitted, shares or tuples, where `recover` can find it."""
+        del items, futures  # only what outlives this process has to be found again
 
     def avoid(self, nodes: Sequence[str]) -> None:
         """Give nothing more to these nodes, where the engine lets one choose."""
         del nodes
 
-    def recover(self) -> list[tuple[Chunk | Share, Future]]:
-        """Chunks that an earlier process has started and that still run."""
+    def recover(self) -> list[tuple[Any, Future]]:
+        """What an earlier process has started and remembered, and still runs."""
         return []
 
     def cancel(self) -> str:
@@ -122,6 +125,22 @@ class Executor(ABC):
     @abstractmethod
     def __exit__(self, *error: object) -> None:
         """Let go of it."""
+
+
+@contextmanager
+def stopped_with(executor: Executor) -> Iterator[None]:
+    """Stop what can be stopped when the block is left by an error or by the user, and say what goes on.
+
+    Args:
+        executor: What the block has given work to.
+    """
+    try:
+        yield
+    except BaseException:
+        remark = executor.cancel()
+        if remark:
+            log.warning("%s", remark)
+        raise
 
 
 def interleaved(shards: Sequence[int], count: int) -> list[Chunk]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from pipeline.executors.base import Chunk, Executor, Future, Item, Limits, Share
 if TYPE_CHECKING:
     import submitit
 
+log = logging.getLogger(__name__)
 ASK_SECONDS = 3.0  # between questions to Slurm
 ABSENT = 2  # answers in a row without a task that has left no result: then it is lost
 LARGEST_ARRAY = 1000
@@ -138,6 +140,7 @@ class SlurmExecutor(Executor):
         chunks: Tasks in all.
         parameters: Of submitit's `AutoExecutor.update_parameters`.
         options: Of submitit's `AutoExecutor` itself.
+        earlier: Folders of executors of earlier processes, whose tasks are to be found again.
     """
 
     def __init__(
@@ -146,8 +149,9 @@ class SlurmExecutor(Executor):
         chunks: int,
         parameters: dict[str, Any],
         options: Mapping[str, Any] = MappingProxyType({}),
+        earlier: Sequence[Path] = (),
     ) -> None:
-        self._folder, self._chunks = folder, chunks
+        self._folder, self._chunks, self._earlier = folder, chunks, earlier
         self._parameters, self._options = parameters, options
         self._queue = Queue()
         self._running = False
@@ -194,12 +198,14 @@ class SlurmExecutor(Executor):
                 "of conf/executor/slurm.yaml"
             ) from error
         self._running = True
+        arrays = dict.fromkeys(str(job.job_id).split("_")[0] for job in jobs)
+        log.info("%d tasks are with Slurm: %s", len(jobs), ", ".join(arrays))
         return [SlurmFuture(job, self._queue) for job in jobs]
 
-    def remember(self, chunks: Sequence[Chunk | Share], futures: Sequence[Future]) -> None:
-        """Write down which task has which chunk."""
+    def remember(self, items: Sequence[Any], futures: Sequence[Future]) -> None:
+        """Write down which task has what."""
         names = [future.name for future in futures if isinstance(future, SlurmFuture)]
-        started = {name: _written(chunk) for name, chunk in zip(names, chunks, strict=True)}
+        started = {name: _written(item) for name, item in zip(names, items, strict=True)}
         (self._folder / f"array-{names[0].split('_')[0]}.json").write_text(json.dumps(started))
 
     def avoid(self, nodes: Sequence[str]) -> None:
@@ -209,18 +215,23 @@ class SlurmExecutor(Executor):
             excluded = ",".join(dict.fromkeys([*filter(None, [more.get("exclude")]), *nodes]))
             self._parameters["slurm_additional_parameters"] = {**more, "exclude": excluded}
 
-    def recover(self) -> list[tuple[Chunk | Share, Future]]:
+    def recover(self) -> list[tuple[Any, Future]]:
         """Tasks of an earlier process that Slurm still knows as waiting or running."""
+        known = [
+            found for folder in (*self._earlier, self._folder) for found in self._still(folder)
+        ]
+        self._running |= bool(known)
+        return known
+
+    def _still(self, folder: Path) -> Iterator[tuple[Any, Future]]:
         import submitit
 
-        known: list[tuple[Chunk | Share, Future]] = []
-        for file in sorted(self._folder.glob("array-*.json")):
-            for name, chunk in json.loads(file.read_text()).items():
-                job: submitit.Job[Any] = submitit.SlurmJob(self._folder / "%j", name)
-                future = SlurmFuture(job, self._queue)
-                if self._queue.holds(name) and not future.done():  # Slurm lists it for a while
-                    known.append((_read(chunk), future))
-        return known
+        for file in sorted(folder.glob("array-*.json")):
+            for name, item in json.loads(file.read_text()).items():
+                if self._queue.holds(name):
+                    future = SlurmFuture(submitit.SlurmJob(folder / "%j", name), self._queue)
+                    if not future.done():  # Slurm lists it for a while
+                        yield _read(item), future
 
     def cancel(self) -> str:
         """Leave the tasks to Slurm: they need nobody."""
@@ -236,11 +247,11 @@ class SlurmExecutor(Executor):
         pass
 
 
-def _written(chunk: Chunk | Share) -> list[int] | dict[str, int]:
-    return asdict(chunk) if isinstance(chunk, Share) else list(chunk)
+def _written(item: Any) -> Any:
+    return asdict(item) if isinstance(item, Share) else list(item)
 
 
-def _read(written: list[int] | dict[str, int]) -> Chunk | Share:
+def _read(written: Any) -> Any:
     return Share(**written) if isinstance(written, dict) else tuple(written)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -17,7 +16,7 @@ from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.memory import available_bytes
 from pipeline.errors import ExecutorError
 from pipeline.executors import build_executor
-from pipeline.executors.base import Chunk, Executor, Future, Limits, Share
+from pipeline.executors.base import Chunk, Executor, Future, Limits, Share, stopped_with
 from pipeline.job import RunInfo, ShardInfo
 from pipeline.runs.contents import layout_of
 from pipeline.runs.execution import notify, prepare_run, take_up, threads
@@ -50,7 +49,7 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
     """
     asked = work.job.executor
     executor = build_executor(asked.name, asked.options, work.directory.path / "executor")
-    with executor, _cancelled(executor):
+    with executor, stopped_with(executor):
         there = work.directory.finished_shards() if plan else set()
         plan, running = (plan, executor.recover()) if plan else _begin(work, executor)
         work = keeping(work, plan)
@@ -240,17 +239,6 @@ def _task(work: Work, limits: Limits) -> Task:
     grid = None if work.job.grid else work.grid
     job = as_worker(work, limits).job
     return Task(job, Path.cwd(), work.run_id, function, grid, limits.threads)
-
-
-@contextmanager
-def _cancelled(executor: Executor) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        remark = executor.cancel()
-        if remark:
-            log.warning("%s", remark)
-        raise
 
 
 def _lament(watch: Watch, retries: int) -> str:

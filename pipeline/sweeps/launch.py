@@ -163,7 +163,9 @@ class SweepLauncher(Launcher):
             returns[job.row.job] = done
             row = _told(job, done, DONE)
             sweep.put([row])
-            log.info("#%d %s %s: %s", row.job, row.overrides, row.outcome, row.reason or row.run)
+            log.info(
+                "#%d %s %s: %s", row.job, sweep.own_words(row), row.outcome, row.reason or row.run
+            )
         return [self._passed_on(returns[job.row.job]) for job in jobs]
 
     @abstractmethod
@@ -215,10 +217,12 @@ class ProcessesLauncher(SweepLauncher):
         """Who runs them."""
 
     def _run(self, jobs: Sequence[Composed], call: Call) -> Iterator[tuple[Composed, JobReturn]]:
-        size = self.jobs_per_task
-        waiting = deque(tuple(jobs[first : first + size]) for first in range(0, len(jobs), size))
-        running: dict[Future, Series] = {}
-        with self.executor() as executor:
+        from pipeline.executors.base import stopped_with
+
+        with self.executor() as executor, stopped_with(executor):
+            running, jobs = _at_work(executor, jobs)
+            size = self.jobs_per_task
+            waiting = deque(tuple(jobs[at : at + size]) for at in range(0, len(jobs), size))
             while waiting or running:
                 if waiting and len(running) < LARGEST_BATCH:
                     running |= _given_out(executor, call, waiting, patient=bool(running))
@@ -243,11 +247,57 @@ def _given_out(
         log.warning("%s; trying again later", error)
         waiting.extendleft(reversed(batch))
         return {}
+    executor.remember([_places(series) for series in batch], futures)
     return dict(zip(futures, batch, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """A task that an earlier command has given out.
+
+    Attributes:
+        future: The task.
+        asked: Which of its jobs are asked for now, by their positions.
+    """
+
+    future: Future
+    asked: tuple[int, ...]
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.future.done()
+
+    def result(self) -> list[JobReturn]:
+        """What these jobs returned."""
+        returned = self.future.result()
+        return [returned[position] for position in self.asked]
+
+
+def _at_work(
+    executor: Executor, jobs: Sequence[Composed]
+) -> tuple[dict[Future, Series], list[Composed]]:
+    """Find the jobs that an earlier command has given out and that still wait or run; and the others."""
+    left = {_places([job])[0]: job for job in jobs if job.row.run}
+    running: dict[Future, Series] = {}
+    for places, future in executor.recover():
+        asked = {at: left.pop(place) for at, place in enumerate(places) if place in left}
+        if asked:
+            running[Earlier(future, tuple(asked))] = tuple(asked.values())
+    found = {job.row.job for series in running.values() for job in series}
+    if found:
+        log.info("%d jobs wait or run already, given out by an earlier command", len(found))
+    return running, [job for job in jobs if job.row.job not in found]
+
+
+def _places(jobs: Sequence[Composed]) -> tuple[str, ...]:
+    """The directories of their runs, which name them whatever command they belong to."""
+    return tuple(job.row.run and str(Path(job.row.run).resolve()) for job in jobs)
 
 
 def _outcomes(future: Future, series: Series) -> tuple[list[tuple[Composed, JobReturn]], Series]:
     """Say what has become of the jobs of a task: when it is gone, the one that it was at is lost.
+
+    Of a task of an earlier command nobody knows at which it was: what is missing is given out again.
 
     Returns:
         The jobs that have ended, and those that have to be given out again.
@@ -257,7 +307,8 @@ def _outcomes(future: Future, series: Series) -> tuple[list[tuple[Composed, JobR
     except Exception as error:  # each engine has its own errors for a process that is gone
         reason = _Lost(str(error))
     begun = [job.row.job for job in series if _mark(job.config).exists()]
-    lost = begun[-1] if begun else series[0].row.job
+    first = None if isinstance(future, Earlier) else series[0].row.job
+    lost = begun[-1] if begun else first
     known = [
         (job, _failed(job, reason) if done is None and job.row.job == lost else done)
         for job, done in recall(series)  # what had been finished is on disk

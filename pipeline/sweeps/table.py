@@ -49,6 +49,7 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.path = folder / TABLE
         self._rows: dict[int, Row] = {}
+        self._shared: frozenset[str] | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -67,6 +68,9 @@ class Sweep:
             StoreError: It cannot be written.
         """
         self._rows |= {row.job: row for row in rows}
+        for row in rows:
+            words = frozenset(row.overrides.split())
+            self._shared = words if self._shared is None else self._shared & words
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,11 @@ class Sweep:
                 "another hydra.sweep.dir, then run the same command again"
             ) from error
 
+    def own_words(self, row: Row) -> str:
+        """What is set for a job that is not set for all."""
+        shared = self._shared or ()
+        return " ".join(word for word in row.overrides.split() if word not in shared)
+
     def describe(self) -> str:
         """Say what has become of the jobs: those that are not done first.
 
@@ -90,12 +99,11 @@ class Sweep:
         good = [row for row in self.rows if row.outcome not in BAD]
         shown = [*self.bad, *good][:MOST_LISTED]
         shown.sort(key=lambda row: row.job)
-        same = set.intersection(*(set(row.overrides.split()) for row in self.rows))
         rows = [
             (
                 f"#{row.job}",
                 row.outcome,
-                _without(same, row.overrides),
+                self.own_words(row),
                 _short(row.reason) or row.run,
             )
             for row in shown
@@ -112,10 +120,6 @@ class Sweep:
         if self.bad:
             lines[-1] += "; the same command again runs only what is missing"
         return "\n".join([*lines, f"table: {self.path}"])
-
-
-def _without(same: set[str], overrides: str) -> str:
-    return " ".join(word for word in overrides.split() if word not in same)
 
 
 def _short(reason: str) -> str:
