@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.composing import Composer
 from pipeline.errors import ExecutorError, PipelineError
 from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
 
@@ -151,7 +152,11 @@ class SweepLauncher(Launcher):
             What they returned, in the same order.
         """
         setup_globals()
-        jobs = [self._compose(words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        jobs = [
+            _composed(composer, words, number)
+            for number, words in enumerate(job_overrides, initial_job_idx)
+        ]
         sweep = sweep_in(Path(str(self.config.hydra.sweep.dir)))
         known = [self._announced(job, done) for job, done in recall(jobs)]
         returns = {job.row.job: done for job, done in known if done is not None}
@@ -181,18 +186,19 @@ class SweepLauncher(Launcher):
         refuse = partial(_refuse, done._return_value)
         return job, Call(refuse, self.hydra_context)([job.config])[0]
 
-    def _compose(self, words: Sequence[str], number: int) -> Composed:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
-        with open_dict(config.hydra.job):
-            config.hydra.job.num = number
-        return Composed(Row(number, " ".join(filter_overrides(words))), config)
-
     def _passed_on(self, done: JobReturn) -> JobReturn:
         if not str(self.config.hydra.sweeper._target_).endswith((".BasicSweeper", ".EverySweeper")):
             return done
         quiet = Quiet()
         vars(quiet).update(vars(done))
         return quiet
+
+
+def _composed(composer: Composer, words: Sequence[str], number: int) -> Composed:
+    config = composer.compose(words)
+    with open_dict(config.hydra.job):
+        config.hydra.job.num = number
+    return Composed(Row(number, " ".join(filter_overrides(words))), config)
 
 
 class InOrderLauncher(SweepLauncher):

@@ -164,12 +164,12 @@ class Results:
     @cached_property
     def certificate(self) -> dict[str, Any]:
         """The evidence for the numbers; of an unfinished run, from every shard that is there."""
-        return self._group("certificate")
+        return self._told["certificate"]
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from; of an unfinished run, from every shard that is there."""
-        return self._group("provenance")
+        return self._told["provenance"]
 
     @cached_property
     def failures(self) -> dict[int, str]:
@@ -183,19 +183,18 @@ class Results:
     @cached_property
     def grid(self) -> dict[str, Any]:
         """What is known of the grid: its `spec`, and nothing of its points."""
-        return dict(json.loads(self._group("grid").get("spec_json", "{}")))
+        return dict(json.loads(self._grid.get("spec_json", "{}")))
 
     @cached_property
     def axes(self) -> tuple[NDArray[np.float64], ...]:
         """The axes of a product grid, first one slowest; empty for other grids and very long axes."""
-        grid = self._group("grid")
-        count = sum(name.startswith("axis_") for name in grid)
-        return tuple(grid[f"axis_{column}"] for column in range(1, count + 1))
+        count = sum(name.startswith("axis_") for name in self._grid)
+        return tuple(self._grid[f"axis_{column}"] for column in range(1, count + 1))
 
     @cached_property
     def common_direction(self) -> NDArray[np.float64] | None:
         """The direction that jvp, vjp and hvp were taken along at every point, if there is one."""
-        found: NDArray[np.float64] | None = self._group("grid").get("direction")
+        found: NDArray[np.float64] | None = self._grid.get("direction")
         return found
 
     @property
@@ -204,15 +203,19 @@ class Results:
         return self._files.edited
 
     @cached_property
-    def _gathered(self) -> dict[str, dict[str, Any]]:
-        status = self["status"].dataset
-        return gather_from(self._parts.contents(), status, self.edited)
+    def _grid(self) -> dict[str, Any]:
+        return self._groups("grid")["grid"]
 
-    def _group(self, name: str) -> dict[str, Any]:
-        if not self.finished and name != "grid":
-            return self._gathered[name]
+    @cached_property
+    def _told(self) -> dict[str, dict[str, Any]]:
+        if self.finished:
+            return self._groups("certificate", "provenance")
+        return gather_from(self._parts.contents(), self["status"].dataset, self.edited)
+
+    def _groups(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Read groups; to open the file, and to look at it, costs more than they do."""
         with open_checked(self._account, self.edited) as file, readable(self._account):
-            return read_group(file, name)
+            return {name: read_group(file, name) for name in names}
 
     def missing(self) -> list[tuple[int, int]]:
         """Ranges of points that have not been computed.
