@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,4 +88,17 @@ class SlurmLauncher(launch.ProcessesLauncher, _Stock or Launcher):  # type: igno
         options = {"slurm_max_num_timeout": given.pop("max_num_timeout", 0)}
         general = OmegaConf.structured(BaseQueueConf).keys()
         named = {name if name in general else f"slurm_{name}": given[name] for name in given}
-        return SlurmExecutor(folder, 1, named, options)
+        return SlurmExecutor(folder, 1, named, options, self._earlier(folder))
+
+    def _earlier(self, folder: Path) -> list[Path]:
+        """The folders of earlier sweeps beside this one: what they have submitted may still run."""
+        sweep = Path(self.config.hydra.sweep.dir)
+        if not folder.is_relative_to(sweep):
+            return []
+        beside = sweep.parent.glob(f"*/{folder.relative_to(sweep)}")
+        # what is taken from there is unpickled: it has to be the user's own
+        return [
+            place
+            for place in sorted(beside)
+            if place != folder and place.stat().st_uid == os.getuid()
+        ]

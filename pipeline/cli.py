@@ -105,7 +105,7 @@ def main() -> None:
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
     try:
-        with _told_of_sweeps():
+        with _terminable(), _told_of_sweeps():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         if STOPPED:
             raise STOPPED[0]
@@ -157,7 +157,7 @@ def _configuration_texts(cfg: DictConfig) -> dict[str, str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop a run like Ctrl-C does, with finished shards kept.
+    """Let SIGTERM stop a run or a sweep like Ctrl-C does, with finished shards kept.
 
     Where a launcher handles it already, that stays: submitit is about to have the job requeued.
     """

@@ -101,7 +101,12 @@ class SlurmFuture:
             reason = _last_words(str(error))
         else:
             reason = f"no result; {_state(job.job_id)}"
-        raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {job.paths.stderr}")
+        raise ExecutorError(f"Slurm job {job.job_id}: {reason}; log: {_nearby(job.paths.stderr)}")
+
+
+def _nearby(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _last_words(message: str) -> str:
@@ -199,7 +204,7 @@ class SlurmExecutor(Executor):
             ) from error
         self._running = True
         arrays = dict.fromkeys(str(job.job_id).split("_")[0] for job in jobs)
-        log.info("%d tasks are with Slurm: %s", len(jobs), ", ".join(arrays))
+        log.info("submitted to Slurm: %s (tasks: %d)", ", ".join(arrays), len(jobs))
         return [SlurmFuture(job, self._queue) for job in jobs]
 
     def remember(self, items: Sequence[Any], futures: Sequence[Future]) -> None:

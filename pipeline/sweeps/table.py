@@ -14,7 +14,7 @@ from pipeline.errors import StoreError
 WAITING, DONE, COMPLETE, FAILED, LOST = "waiting", "done", "complete already", "failed", "lost"
 BAD = (WAITING, FAILED, LOST)
 TABLE = "sweep.csv"
-MOST_LISTED, LONGEST_REASON = 40, 120  # rows and letters on the terminal; the file has all
+MOST_LISTED, LONGEST_REASON = 40, 160  # rows and letters on the terminal; the file has all
 
 
 @dataclass(frozen=True)

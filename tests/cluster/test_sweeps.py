@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -33,6 +35,8 @@ def build(b: float = 1.0):
                 raise ValueError("three")
             if b == 4.0:
                 time.sleep(600)
+        while ON_SLURM and b == 9.0 and not MENDED.exists():
+            time.sleep(0.1)
         return b * (x**3).sum()
 
     return f
@@ -133,6 +137,52 @@ def require_right(outputs, values):
     for b in values:
         assert np.allclose(joined["gradient"].sel(b=b), 3 * b * x**2)
         assert np.allclose(joined["hessian"].sel(b=b), 6 * b * x[:, :, None] * np.eye(3))
+
+
+def test_the_command_may_be_stopped_and_finds_its_jobs_again(slurm, tmp_path):
+    """Two jobs in each task; of one that both commands ask for, the other command knows nothing."""
+    per_task = "hydra.launcher.jobs_per_task=2"
+    process = sweep(slurm, tmp_path, "7,9,8", "job=gradient", per_task)
+    wait_for(lambda: len(slurm.tasks()) == 1 and table(tmp_path)[2]["outcome"] == "done", 120)
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code == 130, said
+    assert "its Slurm jobs go on; the same command waits for them again" in said
+    assert "#1  waiting  function_params.b=9" in said
+    (task,) = slurm.tasks()
+    process = sweep(slurm, tmp_path, "5,9", "job=gradient", per_task)
+    wait_for(lambda: [row["outcome"] for row in table(tmp_path)] == ["done", "waiting"], 120)
+    wait_for(lambda: slurm.tasks() == [task], 30)
+    (tmp_path / "mended").touch()
+    code, said = finish(process)
+    assert code == 0, said
+    assert "1 jobs wait or run already, given out by an earlier command" in said
+    assert [_arrays(place) for place in sorted(tmp_path.glob("outputs/sweeps/*"))] == [1, 1]
+    require_gradients(tmp_path / "outputs", [5.0, 7.0, 8.0, 9.0])
+
+
+def test_a_job_of_an_earlier_command_that_is_lost_is_given_out_again(slurm, tmp_path):
+    first = sweep(slurm, tmp_path, "9", "job=gradient")
+    wait_for(lambda: slurm.tasks(), 120)
+    first.kill()
+    finish(first)
+    process = sweep(slurm, tmp_path, "9", "job=gradient")
+    wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/sweep.csv"))) == 2, 120)
+    time.sleep(5)  # by then it has asked Slurm
+    os.kill(slurm.tasks()[0], signal.SIGKILL)
+    (tmp_path / "mended").touch()
+    code, said = finish(process)
+    assert code == 0, said
+    require_gradients(tmp_path / "outputs", [9.0])
+
+
+def require_gradients(outputs, values):
+    joined = open_sweep(outputs)
+    assert np.atleast_1d(joined["b"] if len(values) > 1 else joined.attrs["b"]).tolist() == values
+    x = joined["x"].values
+    for b in values:
+        one = joined["gradient"].sel(b=b) if len(values) > 1 else joined["gradient"]
+        assert np.allclose(one, 3 * b * x**2)
 
 
 def test_jobs_get_gpus_of_their_own(slurm, tmp_path):

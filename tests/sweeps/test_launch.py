@@ -2,6 +2,10 @@
 
 import csv
 import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import Future
 
 import numpy as np
@@ -105,6 +109,31 @@ def test_a_process_that_is_killed_is_one_row(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert list(outcomes(tmp_path).values()) == [COMPLETE, COMPLETE, DONE, DONE, COMPLETE]
     assert open_sweep(tmp_path / "outputs")["gradient"].sizes["b"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_in_processes_is_stopped_at_once(tmp_path, number):
+    text = MOODY.replace(
+        "        if b == 2.0",
+        "        Path(f'at-{b}').touch()\n        time.sleep(100)\n        if b == 2.0",
+    )
+    (tmp_path / "moody.py").write_text(f"import time\nfrom pathlib import Path\n{text}")
+    words = (*WORDS, "function_params.b=0,1", "hydra/launcher=local", "hydra.launcher.workers=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "at-0.0").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=90)
+    assert time.monotonic() - began < 60
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert "2 waiting; the same command again runs only what is missing" in said
+    assert not (tmp_path / "at-1.0").exists()
 
 
 @pytest.mark.slow
