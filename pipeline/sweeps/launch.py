@@ -24,8 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.composing import Composer
 from pipeline.errors import ExecutorError, PipelineError
+from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
 
 if TYPE_CHECKING:

@@ -1,8 +1,11 @@
 """The store: layout, commit protocol, assembling, reading."""
 
 import json
-import os
+import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -227,15 +230,55 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def left_behind(directory, name):
+    """The temporary of a process that is killed while it writes."""
+    writes = (
+        "import os, sys, pathlib; from pipeline.store.files.commit import committed\n"
+        "with committed(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.touch()\n"
+        "    os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", writes, str(directory / name)], check=False)
+    (path,) = directory.glob(f".{Path(name).stem}.*.tmp")
+    return path
+
+
 def test_stale_temporaries_of_dead_processes_are_removed(tmp_path):
-    host = socket.gethostname()
-    dead = tmp_path / f".shard-00000.{host}.999999999.abc.tmp"
-    alive = tmp_path / f".shard-00000.{host}.{os.getpid()}.abc.tmp"
-    foreign = tmp_path / ".shard-00000.another.example.1.abc.tmp"
-    for path in (dead, alive, foreign):
-        path.touch()
+    dead = left_behind(tmp_path, "shard-00000.h5")
+    with committed(tmp_path / "shard-00001.h5") as alive:
+        alive.touch()
+        remove_stale(tmp_path)
+        assert list(tmp_path.iterdir()) == [alive]
+        assert not dead.exists()
+
+
+@pytest.mark.parametrize("part", [1, 2], ids=["another machine", "another container"])
+def test_a_temporary_from_elsewhere_stays_whatever_its_host_is_called(part, tmp_path):
+    host = re.escape(socket.gethostname())
+    dead = left_behind(tmp_path, "shard-00000.h5")
+    place = re.search(rf"(\.{host}\.)([0-9a-f-]+)\.([0-9]+)\.", dead.name)
+    other = place[part + 1].replace(place[part + 1][-1], "7" if place[part + 1][-1] != "7" else "8")
+    foreign = dead.rename(tmp_path / dead.name.replace(place[part + 1], other))
     remove_stale(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, foreign])
+    assert foreign.exists()
+    (tmp_path / "shard-00000.h5").touch()  # it is done: nobody needs the other one
+    remove_stale(tmp_path)
+    assert not foreign.exists()
+
+
+def test_a_container_leaves_what_a_process_outside_writes(tmp_path):
+    """Its number is nobody's in there, under the same name of the host."""
+    tidies = (
+        "import sys, pathlib; from pipeline.store.files.commit import remove_stale\n"
+        "remove_stale(pathlib.Path(sys.argv[1])); print('tidied')"
+    )
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", tidies]
+    with committed(tmp_path / "shard-00000.h5") as alive:
+        alive.touch()
+        done = subprocess.run([*inside, str(tmp_path)], capture_output=True, text=True, check=False)
+        if "tidied" not in done.stdout:
+            pytest.skip(f"no namespaces can be made here: {done.stderr}")
+        assert alive.exists()
 
 
 @pytest.mark.parametrize("content", ["not json", '{"schema": "other"}', "[]"])

@@ -77,7 +77,7 @@ def consolidate(results: Results, target: Path, storage: Storage | None = None) 
     if target.exists():
         raise StoreError(f"{target} is in the way; choose another name or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(target) as new:
+    with new_file(target, shared=False) as new:
         if storage is None:
             with open_checked(results.files[0], results.edited) as first:
                 storage = storage_of(first[results.stored[0]])

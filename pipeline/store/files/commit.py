@@ -25,7 +25,7 @@ CLAIM_SECONDS = 20.0  # for which a claim is respected
 
 
 @contextmanager
-def committed(final: Path) -> Iterator[Path]:
+def committed(final: Path, *, shared: bool = True) -> Iterator[Path]:
     """Give a temporary path that becomes `final` when the block ends well.
 
     Where the final name is there already, somebody else has committed the same content and the
@@ -33,6 +33,7 @@ def committed(final: Path) -> Iterator[Path]:
 
     Args:
         final: The name that means done.
+        shared: Whether whoever else writes it writes the same; else the one who comes late is told.
 
     Yields:
         A path that does not exist yet, in the same directory.
@@ -40,10 +41,14 @@ def committed(final: Path) -> Iterator[Path]:
     Raises:
         StoreError: The file cannot be written: no space, no permission, a failing disk.
     """
-    temporary = final.parent / f".{final.stem}.{_host()}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    mark = f"{_place()}.{os.getpid()}.{uuid.uuid4().hex}"
+    temporary = final.parent / f".{final.stem}.{mark}.tmp"
     try:
         yield temporary
-        _publish(temporary, final)
+        if not _publish(temporary, final) and not shared:
+            raise StoreError(
+                f"{final} is in the way: somebody else has written it meanwhile; choose another name"
+            )
         temporary.unlink(missing_ok=True)
         _sync(final.parent)
     except OSError as error:
@@ -58,22 +63,31 @@ def committed(final: Path) -> Iterator[Path]:
 def remove_stale(directory: Path) -> None:
     """Remove temporaries that nobody needs.
 
-    They belong to processes of this host that are no more, or somebody else has committed the same.
+    They belong to processes that are no more, as far as their numbers mean something here, or somebody else has
+    committed the same: so nothing that another machine or container writes is taken from it, and what these have left
+    goes when what it was for is there.
 
     Args:
         directory: Where they lie.
     """
-    committed_names = {path.stem for path in directory.glob("*.*")}
+    here, committed_names = _place(), {path.stem for path in directory.glob("*.*")}
     for path in directory.glob(".*.tmp"):
         parts = path.name.split(".")
-        name, host, process = parts[1], ".".join(parts[2:-3]), parts[-3]
-        dead = host == _host() and process.isdigit() and not _alive(int(process))
+        name, place, process = parts[1], ".".join(parts[2:-3]), parts[-3]
+        dead = place == here and process.isdigit() and not _alive(int(process))
         if dead or name in committed_names:
             path.unlink(missing_ok=True)
 
 
-def _host() -> str:
-    return socket.gethostname()
+def _place() -> str:
+    """Where the number of a process means something: a start of a machine, and a namespace in it."""
+    # the name of a host alone is no evidence: containers and machines of one image have the same
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:  # another system than Linux: nobody here is known to have ended
+        boot, namespace = "unknown", uuid.uuid4().hex
+    return f"{socket.gethostname()}.{boot}.{namespace}"
 
 
 def _alive(process: int) -> bool:
@@ -86,28 +100,30 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _publish(temporary: Path, final: Path) -> None:
+def _publish(temporary: Path, final: Path) -> bool:
+    """Give the file its name, or say that somebody else was first."""
     try:
         _sync(temporary)
-        _link(temporary, final)
+        return _link(temporary, final)
     except FileNotFoundError:
         if not final.exists():  # else somebody else was first, and has tidied up
             raise
+        return False
 
 
-def _link(temporary: Path, final: Path) -> None:
+def _link(temporary: Path, final: Path) -> bool:
     """Give the file its name unless somebody else has it: by the first way that the file system knows."""
     for give in (os.link, _rename_to_nothing):
         try:
             give(temporary, final)
         except FileExistsError:
-            return
+            return final.samefile(temporary)  # of a network file system that was asked twice
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
                 raise
         else:
-            return
-    _rename_by_claim(temporary, final)
+            return True
+    return _rename_by_claim(temporary, final)
 
 
 def _rename_to_nothing(temporary: Path, final: Path) -> None:
@@ -122,21 +138,23 @@ def _rename_to_nothing(temporary: Path, final: Path) -> None:
         raise OSError(number, os.strerror(number), str(final))
 
 
-def _rename_by_claim(temporary: Path, final: Path) -> None:
+def _rename_by_claim(temporary: Path, final: Path) -> bool:
     """Rename while a file of another name, which only one process can make, keeps all others away."""
     claim = final.parent / f".{final.name}.claim"
     deadline = time.monotonic() + CLAIM_SECONDS
     while not _made(claim):
         if final.exists():
-            return
+            return False
         if time.monotonic() > deadline:
             raise OSError(
                 errno.EBUSY, "another process was about to give the name; remove", str(claim)
             )
         time.sleep(0.05)
     try:
-        if not final.exists():
-            temporary.rename(final)
+        if final.exists():
+            return False
+        temporary.rename(final)
+        return True
     finally:
         claim.unlink()
 

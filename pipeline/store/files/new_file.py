@@ -188,11 +188,12 @@ class NewFile:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[NewFile]:
+def new_file(path: Path, *, shared: bool = True) -> Iterator[NewFile]:
     """Write a file that appears under its name only when it is complete, and sealed.
 
     Args:
         path: Its final name; never replaced.
+        shared: Whether whoever else writes it writes the same; else the one who comes late is told.
 
     Yields:
         The file.
@@ -200,7 +201,7 @@ def new_file(path: Path) -> Iterator[NewFile]:
     Raises:
         StoreError: It cannot be written: no space, no permission, a failing disk.
     """
-    with committed(path) as temporary, Disk(temporary) as disk:
+    with committed(path, shared=shared) as temporary, Disk(temporary) as disk:
         try:
             with h5py.File(disk, "w", alignment_threshold=LARGE, alignment_interval=PAGE) as file:
                 new = NewFile(file, disk)

@@ -56,6 +56,31 @@ def test_all_is_copied_and_its_checksums_are_right(kind, compression, small_piec
             assert np.array_equal(one[name][:], expected)
 
 
+def test_two_consolidations_to_one_target(tmp_path, monkeypatch):
+    """One is finished while the other one copies: that is told, and what is there stays."""
+    target, copies = tmp_path / "one.h5", module._copy_structure
+    first = write_run(tmp_path / "first", points=17)
+    write_run(tmp_path / "second")
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(module, "_copy_structure", copies)
+        with open_results(tmp_path / "first") as results:
+            consolidate(results, target)
+        copies(*arguments)
+
+    monkeypatch.setattr(module, "_copy_structure", meanwhile)
+    with (
+        open_results(tmp_path / "second") as results,
+        pytest.raises(
+            StoreError, match="one.h5 is in the way: somebody else has written it meanwhile"
+        ),
+    ):
+        consolidate(results, target)
+    with open_results(target) as one:
+        assert np.array_equal(one.x[:], first["x"])
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_a_matrix_without_entries(small_pieces, tmp_path):
     pattern = Pattern(1, (2, 3), np.empty(0, np.int64))
     layout = replace(LAYOUT, operators=(("jacobian", 1),), pattern=pattern)
