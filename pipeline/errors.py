@@ -55,15 +55,15 @@ class MissingShardsError(StoreError):
 
 
 def one_line(error: BaseException) -> str:
-    """Give the text of an error without its line breaks: HDF5 puts the time of day on a line.
+    """Give the text of an error as a part of a sentence: HDF5 puts the time of day on a line of its own.
 
     Args:
         error: Anything that was raised.
 
     Returns:
-        One line.
+        One line, without a full stop at its end.
     """
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from pipeline.errors import (
     PipelineError,
     PluginError,
     StoreError,
+    one_line,
 )
 from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
@@ -263,3 +264,9 @@ def test_a_shard_of_too_few_points(tmp_path):
 def test_a_fact_that_no_run_has(tmp_path):
     with pytest.raises(StoreError, match="no run below .* has 'nothing_of_this_name'. Known: "):
         unfinished(tmp_path)
+
+
+def test_the_words_of_another_error_are_part_of_a_sentence():
+    assert one_line(NotImplementedError("the derivative.\n  is not\tthere.")) == (
+        "the derivative. is not there"
+    )

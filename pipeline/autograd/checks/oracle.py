@@ -18,7 +18,7 @@ from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import Key, Request, order_of
-from pipeline.errors import FunctionError
+from pipeline.errors import FunctionError, one_line
 
 NOISY = 1000  # units of rounding; what sums many terms may have a hundred
 NEAR = 2.0**-46  # relative step, of some units of rounding
@@ -224,7 +224,7 @@ def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
     except Exception as error:  # torch has no derivative of some operations, by any kind of error
         raise FunctionError(
             f"the function cannot be differentiated {view.request.order} times in reverse mode, which all "
-            f"results are checked against: {type(error).__name__}: {error}; "
+            f"results are checked against: {type(error).__name__}: {one_line(error)}; "
             "finite_differences=true takes differences of its values"
         ) from error
 
