@@ -7,8 +7,9 @@ import hashlib
 import importlib
 import inspect
 import pickle
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import (
@@ -24,7 +25,7 @@ from typing import Any
 
 from pipeline.errors import ConfigurationError
 from pipeline.functions.files_read import INSTALLED
-from pipeline.functions.imports import files_imported, modules_imported
+from pipeline.functions.imports import files_imported, imports_by_name, modules_imported
 
 
 def source_digest(build: Callable[..., Any]) -> str:
@@ -43,7 +44,7 @@ def source_digest(build: Callable[..., Any]) -> str:
         return callable_digest(build)
     module = getattr(build, "__module__", None) or ""
     files = files_imported(path, path.parents[min(module.count("."), len(path.parents) - 1)])
-    if "." not in module:
+    if "." not in module and any(map(imports_by_name, files)):
         files |= _modules_beside(path.parent)
     digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files))
     return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -68,7 +69,7 @@ def source_file(build: Callable[..., Any]) -> Path | None:
 
 
 def _modules_beside(folder: Path) -> set[Path]:
-    """Source files of the modules that were imported from a folder: a plugin may use them."""
+    """Source files of the modules that were imported from a folder: which of them a plugin asks for, nobody knows."""
     loaded = [module for name, module in list(sys.modules.items()) if name != "__main__"]
     files = (getattr(module, "__file__", None) for module in loaded)
     paths = (Path(file) for file in files if file and file.endswith(".py"))
@@ -87,8 +88,8 @@ def callable_digest(f: Callable[..., Any]) -> str:
     Raises:
         ConfigurationError: It refers to something whose value cannot be told.
     """
-    digest = hashlib.sha256()
-    for part in _parts(f, {}):
+    digest, seen = hashlib.sha256(), dict[int, Any]()
+    for part in (*_parts(f, seen), *_submodules(seen)):
         digest.update(part)
     return digest.hexdigest()
 
@@ -167,10 +168,13 @@ def _function(f: FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
         return
     yield from _code(f.__code__, seen)
     yield from _parts((f.__defaults__, f.__kwdefaults__, _held(f), vars(f)), seen)
-    for name in _names(f.__code__):
+    used = _names(f.__code__)
+    for name in used:
         if name in f.__globals__:
             yield name.encode()
             yield from _parts(f.__globals__[name], seen)
+    for value in (*_held(f), *(f.__globals__[name] for name in used if name in f.__globals__)):
+        yield from _named(value, used, seen)
     names = modules_imported(f.__code__, f.__globals__.get("__package__") or "")
     modules = [importlib.import_module(name) for name in names]  # all, before one is looked at
     for module in modules:
@@ -201,16 +205,51 @@ def _module(value: ModuleType, seen: dict[int, Any]) -> Iterator[bytes]:
     yield from _name(value, seen)
     if not _is_users(value.__name__):
         return
-    for name, part in sorted(sys.modules.items()):
-        if part is value or name.startswith(f"{value.__name__}."):
-            path = getattr(part, "__file__", None)
-            yield Path(path).read_bytes() if path and Path(path).is_file() else name.encode()
-    for member in list(vars(value).values()):
+    path = getattr(value, "__file__", None)
+    source = Path(path).read_bytes() if path and Path(path).is_file() else b""
+    yield source
+    yield from _named(value, re.findall(r"\w+", source.decode(errors="replace")), seen, deep=False)
+    for name, member in sorted(vars(value).items()):
         home = member.__name__ if isinstance(member, ModuleType) else _home(member)
         if isinstance(member, str | int | float | complex):
-            yield from _plain(member)
-        elif home in sys.modules and _is_users(home):
+            yield from () if name in KEPT_BY_IMPORT else _plain(member)
+        elif not home.startswith(f"{value.__name__}.") and home in sys.modules and _is_users(home):
             yield from _parts(sys.modules[home], seen)
+
+
+def _submodules(seen: dict[int, Any]) -> Iterator[bytes]:
+    """Those that any code among what has been seen names, of packages that it may have come by in any way."""
+    count = 0
+    while count < len(seen):
+        count, values = len(seen), [value for _, value in seen.values()]
+        codes = [f.__code__ for f in values if isinstance(f, FunctionType)]
+        words = {
+            name for code in codes if not _is_installed(code.co_filename) for name in _names(code)
+        }
+        for value in values:
+            yield from _named(value, words, seen, deep=False)
+
+
+def _named(
+    module: Any, names: Iterable[str], seen: dict[int, Any], deep: bool = True
+) -> Iterator[bytes]:
+    """Submodules of a user's module that a code names, and what it names in them; no others that are loaded."""
+    if not isinstance(module, ModuleType) or not _is_users(module.__name__):
+        return
+    words, below = set(names), f"{module.__name__}."
+    parts = [
+        sys.modules[name]
+        for name in sorted(sys.modules)
+        if name.startswith(below)
+        and sys.modules[name]
+        and words.issuperset(name.removeprefix(below).split("."))
+    ]
+    for part in parts:
+        yield from _parts(part, seen)
+    for part in (module, *parts) if deep else ():
+        yield from _parts(
+            {name: vars(part)[name] for name in sorted(words & vars(part).keys())}, seen
+        )
 
 
 def _home(value: object) -> str:
@@ -249,6 +288,7 @@ KINDS: tuple[tuple[Any, Callable[[Any, dict[int, Any]], Iterator[bytes]]], ...] 
     (ModuleType, _module),
     ((BuiltinFunctionType, MemberDescriptorType, GetSetDescriptorType), _name),
 )
+KEPT_BY_IMPORT = ("__cached__", "__doc__", "__file__", "__name__", "__package__")
 KEPT_BY_PYTHON = [
     "__annotate_func__",
     "__annotations__",

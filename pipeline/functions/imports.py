@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dis
+import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import CodeType
@@ -21,10 +23,10 @@ def files_imported(path: Path, root: Path) -> set[Path]:
 
     Args:
         path: The source file, resolved.
-        root: The folder that its absolute imports start from.
+        root: The folder that its absolute imports start from, before Python's own path.
 
     Returns:
-        The file itself and the others, below the root; nothing of installed packages.
+        The file itself and the others; nothing of installed packages.
     """
     found, waiting = {path}, [path]
     while waiting:
@@ -49,13 +51,49 @@ def _files(path: Path, root: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _along(root, alias.name.split("."))
+                yield from _absolute(root, alias.name.split("."))
         elif isinstance(node, ast.ImportFrom):
-            base = root if node.level == 0 else path.parents[min(node.level, len(path.parents)) - 1]
             names = node.module.split(".") if node.module else []
+            base = path.parents[min(node.level, len(path.parents)) - 1] if node.level else root
             yield from (base / "__init__.py",) if (base / "__init__.py").is_file() else ()
             for alias in node.names:
-                yield from _along(base, [*names, alias.name])
+                found = (_along, base) if node.level else (_absolute, root)
+                yield from found[0](found[1], [*names, alias.name])
+
+
+def _absolute(root: Path, names: list[str]) -> Iterator[Path]:
+    """Below the root, or wherever Python finds the first of the names."""
+    found = list(_along(root, names))
+    yield from found or (file for place in _places(names[0]) for file in _along(place, names))
+
+
+@cache
+def _places(name: str) -> tuple[Path, ...]:
+    """Folders in which Python finds a module or a package of this name, where they are the user's."""
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):  # __main__, or a module that was made by hand
+        return ()
+    if spec is None:
+        return ()
+    lies = [Path(place).parent for place in spec.submodule_search_locations or ()]
+    lies += [Path(spec.origin).parent] if spec.has_location and spec.origin and not lies else []
+    return tuple(place for place in lies if _is_users(place / name))
+
+
+def imports_by_name(path: Path) -> bool:
+    """Tell whether a source imports modules whose names it makes up while it runs.
+
+    Args:
+        path: The source file.
+
+    Returns:
+        True where it may.
+    """
+    return (
+        re.search(rb"import_module|__import__|importlib|runpy|\bexec\b", path.read_bytes())
+        is not None
+    )
 
 
 def _along(base: Path, names: list[str]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ import torch
 import pipeline
 from pipeline.errors import ConfigurationError
 from pipeline.functions.fingerprint import callable_digest, source_digest
+from pipeline.registry import load_file
 
 
 def scaled(scale):
@@ -243,3 +244,106 @@ def test_weights_in_bfloat16_count():
     assert of(one) == of(one.clone())
     assert of(one) != of(torch.tensor([1.0, 2.015625]).bfloat16())
     assert of(one) != of(one.float())
+
+
+def test_other_plugins_in_the_folder_make_no_difference(tmp_path):
+    (tmp_path / "one.py").write_text("def build():\n    return lambda x: x.sum()\n")
+    (tmp_path / "other.py").write_text("")
+    before = source_digest(load_file(str(tmp_path / "one.py")).build)
+    load_file(str(tmp_path / "other.py"))
+    assert source_digest(load_file(str(tmp_path / "one.py")).build) == before
+
+
+def test_a_module_that_a_plugin_imports_by_a_name_it_makes_up_counts(tmp_path):
+    (tmp_path / "made_up_part.py").write_text("K = 1.0\n")
+    (tmp_path / "maker.py").write_text(
+        "import importlib\nK = importlib.import_module('made_up_' + 'part').K\n"
+        "def build():\n    return lambda x: (K * x).sum()\n"
+    )
+    build = load_file(str(tmp_path / "maker.py")).build
+    before = source_digest(build)
+    (tmp_path / "made_up_part.py").write_text("K = 5.0\n")
+    assert source_digest(build) != before
+
+
+@pytest.mark.parametrize("module", ["elsewhere_module.py", "elsewhere_package/deep.py"])
+def test_a_module_of_the_users_elsewhere_on_the_path_counts(module, tmp_path, monkeypatch):
+    library, folder = tmp_path / "library", tmp_path / "plugins"
+    (library / module).parent.mkdir(parents=True)
+    folder.mkdir()
+    (library / module).write_text("K = 1.0\n")
+    name = module.removesuffix(".py").replace("/", ".")
+    (folder / "mine.py").write_text(
+        f"from {name} import K\ndef build():\n    return lambda x: (K * x).sum()\n"
+    )
+    monkeypatch.syspath_prepend(library)
+    build = load_file(str(folder / "mine.py")).build
+    before = source_digest(build)
+    (library / "unrelated.py").write_text("K = 3.0\n")
+    assert source_digest(build) == before
+    (library / module).write_text("K = 5.0\n")
+    assert source_digest(build) != before
+
+
+def loaded(tmp_path, monkeypatch, **files):
+    """A package of the user's, fresh in every test."""
+    place = f"loaded_{len(files)}_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / place).mkdir()
+    for name, text in files.items():
+        (tmp_path / place / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module(place)
+
+
+def test_what_else_of_a_package_is_loaded_makes_no_difference(tmp_path, monkeypatch):
+    parts = {"__init__": "def k(): return 2.0\n", "used": "K = 1.0\n", "pictures": "K = 1.0\n"}
+    package = loaded(tmp_path, monkeypatch, **parts)
+    importlib.import_module(f"{package.__name__}.used")
+
+    def f(x):
+        return (package.k() * package.used.K * x).sum()
+
+    digests = [callable_digest(f), callable_digest(lambda x: package)]
+    importlib.import_module(f"{package.__name__}.pictures")
+    assert [callable_digest(f), callable_digest(lambda x: package)] == digests
+    package.pictures.K = 5.0
+    assert callable_digest(f) == digests[0]
+    package.used.K = 5.0
+    assert callable_digest(f) != digests[0]
+
+
+def test_what_a_function_names_in_a_module_counts_as_it_is_now(tmp_path, monkeypatch):
+    text = "import torch\nW = torch.ones(2)\ndef k(): return W\n"
+    module = loaded(tmp_path, monkeypatch, __init__=text)
+    monkeypatch.setitem(globals(), "held_module", module)
+    exec(
+        "def f(x): return (held_module.W * x).sum()\ndef g(x): return held_module.k() * x",
+        globals(),
+    )
+    f, g = globals().pop("f"), globals().pop("g")
+    before = callable_digest(f), callable_digest(g)
+    module.W = 3 * module.W
+    assert callable_digest(f) != before[0]
+    assert callable_digest(g) != before[1]
+
+
+class Holding(torch.nn.Module):
+    """A module of torch that holds a package."""
+
+    def __init__(self, package):
+        super().__init__()
+        self.package = package
+
+    def forward(self, x):
+        return (self.package.used.K * x).sum()
+
+
+def test_a_package_that_an_object_holds_counts_with_what_is_named_of_it(tmp_path, monkeypatch):
+    parts = {"__init__": "", "used": "K = 1.0\n", "more": "", "rest": ""}
+    package = loaded(tmp_path, monkeypatch, **parts)
+    importlib.import_module(f"{package.__name__}.used")
+    before = callable_digest(Holding(package))
+    importlib.import_module(f"{package.__name__}.rest")
+    assert callable_digest(Holding(package)) == before
+    package.used.K = 5.0
+    assert callable_digest(Holding(package)) != before
