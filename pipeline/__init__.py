@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from pipeline.autograd.functions.module_function import module_function
     from pipeline.autograd.reference import flat_grad, hessian, jacobian
     from pipeline.errors import PipelineError
-    from pipeline.functions.record import AnySize, Function, GridKind, Scenario, Space
+    from pipeline.functions.record import AnySize, Function, Scenario
     from pipeline.grids.base import Grid
+    from pipeline.grids.kind import GridKind, Space
     from pipeline.hookspecs import hookimpl
     from pipeline.results.verification import verify
     from pipeline.store.reading.reader import open_results
@@ -48,8 +49,9 @@ _HOMES = {
     "pipeline.autograd.functions.module_function": ("module_function",),
     "pipeline.autograd.reference": ("flat_grad", "hessian", "jacobian"),
     "pipeline.errors": ("PipelineError",),
-    "pipeline.functions.record": ("AnySize", "Function", "GridKind", "Scenario", "Space"),
+    "pipeline.functions.record": ("AnySize", "Function", "Scenario"),
     "pipeline.grids.base": ("Grid",),
+    "pipeline.grids.kind": ("GridKind", "Space"),
     "pipeline.hookspecs": ("hookimpl",),
     "pipeline.store.reading.reader": ("open_results",),
     "pipeline.store.sweeps.join": ("open_sweep",),

@@ -23,10 +23,11 @@ from pipeline.autograd.planning.asked import Asked, Wanted, ask
 from pipeline.autograd.planning.option_faults import check_options
 from pipeline.autograd.planning.planner import prepare as plan_evaluator
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
+from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.fingerprint import callable_digest
 from pipeline.functions.outputs import choose_outputs
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import BoundFunction, Function, bind_function
+from pipeline.functions.record import Function
 from pipeline.functions.structure import Structure
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed, rows_of

@@ -27,7 +27,7 @@ from pipeline.sweeps.table import CURRENT
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipeline.functions.record import BoundFunction
+    from pipeline.functions.bound import BoundFunction
     from pipeline.grids.base import Grid
     from pipeline.job import Job
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from pipeline.functions.record import Function, GridKind
+    from pipeline.functions.record import Function
+    from pipeline.grids.kind import GridKind
     from pipeline.job import RunInfo, ShardInfo, Summary
 
 hookspec = pluggy.HookspecMarker("pipeline")

@@ -18,8 +18,9 @@ import pluggy
 from pipeline import hookspecs
 from pipeline.errors import ConfigurationError, PluginError, nearest, one_line
 from pipeline.functions.files_read import importing
-from pipeline.functions.record import Function, GridKind
+from pipeline.functions.record import Function
 from pipeline.grids import builtin as builtin_grids
+from pipeline.grids.kind import GridKind
 
 GROUP = "pipeline.plugins"
 Record = Function | GridKind

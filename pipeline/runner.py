@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DisagreementError, MissingShardsError, StoreError
-from pipeline.functions.record import BoundFunction
+from pipeline.functions.bound import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Summary
 from pipeline.runs.contents import attrs_of, layout_of

@@ -26,9 +26,9 @@ from pipeline.errors import (
     StoreError,
     one_line,
 )
-from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.file import build_file
+from pipeline.grids.kind import Space
 from pipeline.grids.product import build_linspace
 from pipeline.grids.quasi import build_sobol
 from pipeline.registry import Registry

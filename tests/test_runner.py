@@ -14,7 +14,8 @@ from pipeline import hookimpl, open_results
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.routes.vmap import VmapRoute
 from pipeline.errors import ConfigurationError, DisagreementError, StoreError
-from pipeline.functions.record import BoundFunction, Function
+from pipeline.functions.bound import BoundFunction
+from pipeline.functions.record import Function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Options
 from pipeline.registry import Registry

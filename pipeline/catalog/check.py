@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import ConfigurationError, PipelineError, nearest
-from pipeline.functions.record import AnySize, Function, GridKind, Space
+from pipeline.functions.record import AnySize, Function
+from pipeline.grids.kind import GridKind, Space
 from pipeline.registry import Registry, build_registry
 from pipeline.testing import Advice, FunctionTests, GridTests
 

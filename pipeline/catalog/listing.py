@@ -16,7 +16,8 @@ from pipeline.autograd.routes import ROUTES
 from pipeline.errors import ConfigurationError, nearest
 from pipeline.executors import ENGINES
 from pipeline.functions.parameters import Parameter, parameters_of, spell_type
-from pipeline.functions.record import AnySize, Function, GridKind
+from pipeline.functions.record import AnySize, Function
+from pipeline.grids.kind import GridKind
 from pipeline.registry import Registry
 
 KINDS = ("functions", "grids", "jobs", "operators", "routes", "executors", "experiments")

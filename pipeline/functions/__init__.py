@@ -1,5 +1,5 @@
-"""Functions: what a plugin contributes, its parameters, shapes and outputs, and the digest of its source.
+"""Functions: what a plugin contributes, what goes in and comes out, and what determines its numbers.
 
-`record` holds the records. `parameters`, `structure` and `outputs` say what goes in and comes out;
-`fingerprint`, with `imports` and `files_read`, what determines the numbers.
+`record` is what a plugin writes, `bound` has its `parameters`. `structure` and `outputs` say what
+goes in and comes out; `fingerprint`, with `imports` and `files_read`, what determines the numbers.
 """

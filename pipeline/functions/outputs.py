@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import ConfigurationError, FunctionError, nearest
-from pipeline.functions.record import BoundFunction
+from pipeline.functions.bound import BoundFunction
 from pipeline.functions.structure import Structure
 
 Asked = str | int | Sequence[str | int]

@@ -1,4 +1,4 @@
-"""What plugins contribute: frozen records for functions and grids."""
+"""What a plugin contributes: the frozen record of a function."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigurationError, FunctionError, PluginError
-from pipeline.functions.files_read import digest_with_files, files_read, read_at_import
+from pipeline.errors import FunctionError, PluginError
+from pipeline.functions.files_read import digest_with_files, read_at_import
 from pipeline.functions.fingerprint import source_digest, source_file
 from pipeline.functions.parameters import Parameter, parameters_of
 from pipeline.functions.structure import Shape, Shapes, Structure
@@ -19,8 +18,6 @@ from pipeline.functions.structure import Shape, Shapes, Structure
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.functions.outputs import Chosen
-    from pipeline.grids.base import Grid
 
 Bound = float | Sequence[float]
 Nested = float | Sequence["Nested"]
@@ -237,154 +234,3 @@ def _is_shape(value: object) -> bool:
 
 def _length(value: object) -> int:
     return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else -1
-
-
-@dataclass(frozen=True)
-class BoundFunction:
-    """A function with its parameters: what a run differentiates.
-
-    Attributes:
-        function: The record of the plugin.
-        parameters: All of its parameters.
-        n: Number of inputs.
-        output_shape: () or (m,).
-        source_digest: SHA-256 of what defines it.
-        loadable: A plugin contributes it under its name, so that a result can be checked later.
-        chosen: Which outputs are kept, `pipeline.functions.outputs`; None for all.
-    """
-
-    function: Function
-    parameters: Mapping[str, Any]
-    n: int
-    output_shape: Shape
-    source_digest: str
-    loadable: bool = True
-    chosen: Chosen | None = None
-
-    @property
-    def inputs(self) -> Structure | None:
-        """How a point is taken apart; None where f takes the point itself."""
-        shapes = self.function.inputs
-        return None if shapes is None else Structure.of(shapes)
-
-    @property
-    def outputs(self) -> Structure | None:
-        """How a value is taken apart; None where f returns () or (m,)."""
-        return (
-            self._all_outputs if self.chosen is None else self.chosen.structure(self._all_outputs)
-        )
-
-    @property
-    def _all_outputs(self) -> Structure | None:
-        structure = self.function.outputs(self.n, **self.parameters)
-        return None if structure.is_flat else structure
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        """Both, as plain values; nothing of what is flat."""
-        both = {"inputs": self.inputs, "outputs": self.outputs}
-        return {kind: structure.record() for kind, structure in both.items() if structure}
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Name of each input: those of the record, or of the entries of its tensors."""
-        if self.inputs is None or self.function.input_names:
-            return tuple(self.function.input_names)
-        return self.inputs.labels("x")
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Name of each output, likewise."""
-        names, structure = tuple(self.function.output_names), self._all_outputs
-        if structure is not None and not names:
-            names = structure.labels("y")
-        return names if self.chosen is None else self.chosen.labels(names)
-
-    @cached_property
-    def f(self) -> Callable[[Tensor], Tensor]:
-        """The callable itself, built once.
-
-        Raises:
-            FunctionError: The builder refuses the parameters.
-        """
-        with self.function.explained("build", self.parameters):
-            return self.function.build(**self.parameters)
-
-
-def bind_function(
-    function: Function, parameters: Mapping[str, Any], n: int, loadable: bool = True
-) -> BoundFunction:
-    """Fix the parameters and the size of a function, and build it.
-
-    Args:
-        function: The record of the plugin.
-        parameters: All of its parameters, checked.
-        n: Number of inputs.
-        loadable: A plugin contributes it under its name.
-
-    Returns:
-        What a run differentiates.
-
-    Raises:
-        ConfigurationError: The function does not take n inputs.
-    """
-    with files_read() as read:
-        _require_size(function, function.sizes(**parameters), n)
-        shape = function.shape(n, **parameters)
-        with function.explained("build", parameters):
-            f = function.build(**parameters)
-    bound = BoundFunction(function, parameters, n, shape, function.source_digest(read), loadable)
-    bound.__dict__["f"] = f  # what has been built already
-    return bound
-
-
-def _require_size(function: Function, sizes: int | AnySize, n: int) -> None:
-    if isinstance(sizes, AnySize) and not sizes.fits(n):
-        raise ConfigurationError(
-            [f"function {function.name!r} needs {sizes}; the points have n = {n}"]
-        )
-    if isinstance(sizes, int) and sizes != n:
-        raise ConfigurationError(
-            [f"function {function.name!r} takes n = {sizes} inputs; the points have n = {n}"]
-        )
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a grid has to cover: the inputs of one function.
-
-    Attributes:
-        n: Number of inputs, or `AnySize` while the grid may still choose it.
-        lower: Lower end of the function's domain.
-        upper: Upper end of the function's domain.
-        seed: Seed of everything random in the run.
-    """
-
-    n: int | AnySize
-    lower: Bound = -1.0
-    upper: Bound = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class GridKind:
-    """A kind of grid that can be asked for: what a plugin contributes.
-
-    Attributes:
-        name: What the user types: ``grid=<name>`` or ``grid.name=<name>``.
-        build: ``build(space, /, **options) -> Grid``; its signature is the schema of ``grid.*``.
-        summary: One line for listings.
-    """
-
-    name: str
-    build: Callable[..., Grid]
-    summary: str = ""
-
-    @property
-    def options(self) -> dict[str, Parameter]:
-        """The typed options, read from the signature of `build`."""
-        return parameters_of(self.build, f"grid {self.name!r}")
-
-    def check(self) -> None:
-        """Read everything that can be wrong in the record itself: the types of its options."""
-        _ = self.options

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.functions.record import GridKind
 from pipeline.grids.file import build_file
+from pipeline.grids.kind import GridKind
 from pipeline.grids.points import build_points
 from pipeline.grids.product import build_linspace
 from pipeline.grids.quasi import build_latin_hypercube, build_sobol

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError, nearest
-from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import Space
 from pipeline.grids.locations import locate, opened
 from pipeline.grids.options import Claim, require_count, resolve_n
 from pipeline.grids.readers import open_table

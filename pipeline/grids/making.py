@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import GridError, PipelineError
-from pipeline.functions.record import GridKind, Space
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import GridKind, Space
 
 
 def make_grid(kind: GridKind, space: Space, options: Mapping[str, Any]) -> Grid:

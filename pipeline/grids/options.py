@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.functions.record import Bound, Space
+from pipeline.functions.record import Bound
+from pipeline.grids.kind import Space
 
 T = TypeVar("T")
 

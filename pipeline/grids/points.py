@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import Space
 from pipeline.grids.options import Claim, resolve_n
 
 DIGEST_ROWS = 2**16

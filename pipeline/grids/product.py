@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
 from pipeline.grids.elementary import Floats, log, scaled_exp
+from pipeline.grids.kind import Space
 from pipeline.grids.options import (
     MOST_POINTS,
     claims_of,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pipeline.errors import GridError
-from pipeline.functions.record import Space
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import Space
 from pipeline.grids.options import (
     Box,
     claims_of,

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import GridError
-from pipeline.functions.record import Bound, Space
+from pipeline.functions.record import Bound
 from pipeline.grids.base import Grid
 from pipeline.grids.elementary import normal_quantile
+from pipeline.grids.kind import Space
 from pipeline.grids.options import (
     Box,
     claims_of,

@@ -30,10 +30,10 @@ from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
 from pipeline.display import spell_points
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.fingerprint import callable_digest
 from pipeline.functions.outputs import Chosen, choose_outputs
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import BoundFunction, bind_function
 from pipeline.functions.structure import Structure
 from pipeline.registry import build_registry
 from pipeline.store.export.integrity import check_files

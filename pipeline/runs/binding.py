@@ -12,10 +12,12 @@ from pipeline.autograd.operators import contract, resolve_operators
 from pipeline.autograd.planning.asked import Wanted, ask
 from pipeline.autograd.planning.option_faults import check_options
 from pipeline.errors import ConfigurationError, GridError
+from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.outputs import choose_outputs
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import BoundFunction, Function, Space, bind_function
+from pipeline.functions.record import Function
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import Space
 from pipeline.grids.making import make_grid
 from pipeline.job import Job
 from pipeline.registry import Registry

@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.autograd.definitions.contractions import Direction
 from pipeline.errors import ConfigurationError, GridError
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import GridKind, Space
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import Directed
+from pipeline.grids.kind import GridKind, Space
 from pipeline.grids.making import make_grid
 
 SEED = 0x64697265  # added to the seed of the job: points and directions are drawn apart

@@ -19,7 +19,7 @@ from pipeline.display import aligned, evidence, spell_bytes, spell_points, spell
 from pipeline.errors import StoreError
 from pipeline.executors import build_executor
 from pipeline.executors.base import Limits
-from pipeline.functions.record import BoundFunction
+from pipeline.functions.bound import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.grids.directed import rows_of
 from pipeline.job import Job

@@ -19,7 +19,7 @@ from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.asked import Asked, Wanted, ask, resolve
 from pipeline.autograd.planning.formats import Form, mark_sparse, may_pay
 from pipeline.autograd.routes import FiniteDifferenceRoute
-from pipeline.functions.record import BoundFunction
+from pipeline.functions.bound import BoundFunction
 from pipeline.grids.base import Grid
 from pipeline.job import Job, Storage
 from pipeline.runs.directions import direction_of

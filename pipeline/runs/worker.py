@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.errors import ExecutorError, PipelineError, StoreError
 from pipeline.executors.base import Chunk, Share
+from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.outputs import choose_outputs
-from pipeline.functions.record import BoundFunction, bind_function
 from pipeline.grids.base import Grid
 from pipeline.job import Job
 from pipeline.registry import Registry, build_registry

@@ -17,8 +17,9 @@ from pipeline.autograd.reference import derivatives
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import nearest
+from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import AnySize, BoundFunction, Function, Scenario, bind_function
+from pipeline.functions.record import AnySize, Function, Scenario
 from pipeline.registry import build_registry
 from pipeline.testing.words import advise, spell
 

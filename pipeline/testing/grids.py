@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pipeline.errors import GridError
 from pipeline.functions.parameters import Parameter, bind
-from pipeline.functions.record import AnySize, GridKind, Space
+from pipeline.functions.record import AnySize
 from pipeline.grids.base import Grid
+from pipeline.grids.kind import GridKind, Space
 from pipeline.grids.making import make_grid
 from pipeline.registry import build_registry
 from pipeline.testing.words import advise, spell

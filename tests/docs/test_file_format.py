@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.functions.record import Space
+from pipeline.grids.kind import Space
 from pipeline.registry import build_registry
 
 

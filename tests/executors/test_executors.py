@@ -21,7 +21,8 @@ from pipeline.executors import ENGINES, build_executor, slurm
 from pipeline.executors.base import Limits, Share, interleaved
 from pipeline.executors.local import LocalExecutor
 from pipeline.executors.slurm import _bytes, _last_words
-from pipeline.functions.record import Function, bind_function
+from pipeline.functions.bound import bind_function
+from pipeline.functions.record import Function
 from pipeline.grids.points import PointsGrid
 from pipeline.job import Job, Workers
 from pipeline.runs.distribution import _begin

@@ -9,8 +9,9 @@ import torch
 
 import pipeline
 from pipeline.errors import FunctionError
+from pipeline.functions.bound import bind_function
 from pipeline.functions.files_read import digest_with_files, files_read
-from pipeline.functions.record import Function, bind_function
+from pipeline.functions.record import Function
 from pipeline.registry import build_registry
 
 PLUGIN = """

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
 from pipeline.grids.builtin import pipeline_grids
+from pipeline.grids.kind import Space
 from pipeline.testing import GridTests
 
 ROWS = {

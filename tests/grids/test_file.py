@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pipeline.errors import GridError
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
 from pipeline.grids.file import FileGrid, build_file
+from pipeline.grids.kind import Space
 
 DATA = np.arange(12.0).reshape(4, 3) / 7
 FIXED = Space(3)

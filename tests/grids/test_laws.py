@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.functions.parameters import bind
-from pipeline.functions.record import AnySize, GridKind, Space
+from pipeline.functions.record import AnySize
 from pipeline.grids.builtin import pipeline_grids
+from pipeline.grids.kind import GridKind, Space
 from pipeline.grids.points import PointsGrid
 from pipeline.registry import Registry
 

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from pipeline.errors import GridError
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
 from pipeline.grids.builtin import pipeline_grids
+from pipeline.grids.kind import Space
 
 KINDS = {kind.name: kind for kind in pipeline_grids()}
 FIXED = Space(2, -1.0, (1.0, 2.0))

@@ -6,7 +6,8 @@ import torch
 
 from pipeline.errors import GridError
 from pipeline.functions.parameters import bind, parameters_of
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
+from pipeline.grids.kind import Space
 from pipeline.grids.points import PointsGrid, build_points
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]]

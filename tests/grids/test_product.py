@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import GridError
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
+from pipeline.grids.kind import Space
 from pipeline.grids.product import Axis, ProductGrid, build_linspace
 
 SPACE = Space(AnySize(2), -1.0, 1.0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.quasirandom import SobolEngine
 
 from pipeline.errors import GridError
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
+from pipeline.grids.kind import Space
 from pipeline.grids.permutation import ROUNDS, SMALL, permute
 from pipeline.grids.quasi import build_latin_hypercube, build_sobol
 from pipeline.grids.streams import Stream

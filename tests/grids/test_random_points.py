@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.errors import GridError
-from pipeline.functions.record import AnySize, Space
+from pipeline.functions.record import AnySize
+from pipeline.grids.kind import Space
 from pipeline.grids.random_points import NormalGrid, UniformGrid, build_random
 from pipeline.grids.streams import Stream
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.autograd.functions.module_function import Call, ModuleFunction, as_function
 from pipeline.errors import FunctionError, GridError
+from pipeline.functions.bound import BoundFunction
 from pipeline.functions.outputs import Chosen
-from pipeline.functions.record import BoundFunction
 from pipeline.functions.structure import Structure
 
 

@@ -16,7 +16,7 @@ from pipeline.autograd.operators import Operator, asking, contract, resolve_oper
 from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.planning.formats import DENSE, Form, choose_pattern, mark_sparse
 from pipeline.autograd.request import Request
-from pipeline.functions.record import BoundFunction
+from pipeline.functions.bound import BoundFunction
 from pipeline.functions.structure import Structure
 
 

@@ -16,8 +16,8 @@ from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import ROUTES
 from pipeline.errors import ConfigurationError, DisagreementError, FunctionError
-from pipeline.functions.record import Space
 from pipeline.grids.file import build_file
+from pipeline.grids.kind import Space
 from pipeline.job import Options
 
 GENERATOR = torch.Generator().manual_seed(7)
