@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pipeline.autograd.batches import Batches
 from pipeline.autograd.evaluator import Evaluator
-from pipeline.autograd.functions.border import at_border, flat_points, returned
+from pipeline.autograd.functions.border import at_border, flat_points, going_on, returned
 from pipeline.autograd.functions.half_precision import resolve_precision
 from pipeline.autograd.functions.module_function import as_function
 from pipeline.autograd.functions.probe import probe, probe_indices, resolve_device
@@ -22,6 +23,7 @@ from pipeline.autograd.memory import available_bytes
 from pipeline.autograd.planning.asked import Asked, Wanted, ask
 from pipeline.autograd.planning.option_faults import check_options
 from pipeline.autograd.planning.planner import prepare as plan_evaluator
+from pipeline.autograd.surroundings import as_outside, own_surroundings
 from pipeline.errors import ConfigurationError, MemoryBudgetError, PipelineError, nearest
 from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.fingerprint import callable_digest
@@ -52,9 +54,11 @@ from pipeline.runs.patterns import sparse_format
 from pipeline.runs.progress import Progress
 from pipeline.store.reading.reader import Results, open_results
 
+LONGEST_NAME = 80  # of a directory of results: file systems take 255 bytes
 Differentiable = str | Function | Callable[[Tensor], Tensor]
 
 
+@own_surroundings()
 def prepare(
     function: Differentiable,
     example_points: Tensor | Grid | Any,
@@ -98,6 +102,7 @@ def prepare(
     return plan_evaluator(bare, _probe_points(grid, options), options, count)
 
 
+@own_surroundings()
 def evaluate(
     function: Differentiable,
     points: Tensor | Grid | Any,
@@ -153,6 +158,7 @@ def evaluate(
     return Evaluation(x, datasets, status, failures, certificate, plan, *kept)
 
 
+@own_surroundings()
 def run(
     function: Differentiable,
     points: Tensor | Grid | Any,
@@ -297,7 +303,7 @@ def _bound(
         raise ConfigurationError(
             ["parameters belong to a plugin's function; bind your own with functools.partial"]
         )
-    return _bind_callable(function, grid, options, stored, inputs)
+    return _bind_callable(as_outside(function), grid, options, stored, inputs)
 
 
 def _bind_callable(
@@ -309,11 +315,13 @@ def _bind_callable(
 ) -> BoundFunction:
     """A record for a bare callable; where it is stored, a digest of all that it refers to."""
     f = as_function(f)
-    name = getattr(f, "__name__", type(f).__name__).strip("<>")
+    name = re.sub(r"\W", "_", str(getattr(f, "__name__", type(f).__name__)).strip("<>"))[
+        :LONGEST_NAME
+    ]
     points = _probe_points(grid, options)
     precision = resolve_precision(options.dtype)
     outputs = returned(f, points.to(precision.evaluated), inputs)
-    flat = f if inputs is None and outputs is None else at_border(f, inputs)
+    flat = partial(going_on, f) if inputs is None and outputs is None else at_border(f, inputs)
     seen = probe(precision.function(flat), points, None, name)
     record = Function(
         name,

@@ -66,6 +66,26 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
+def told(error: BaseException) -> str:
+    """Say what was raised, also by an error that cannot be turned into text.
+
+    Args:
+        error: Anything that was raised.
+
+    Returns:
+        Its type and its text.
+
+    Examples:
+        >>> told(ValueError("negative mass"))
+        'ValueError: negative mass'
+    """
+    try:
+        text = str(error)
+    except Exception:  # of an error's own making
+        text = "(its text cannot be shown)"
+    return f"{type(error).__name__}: {text}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Name the known words closest to `word`, as the end of an error message.
 

@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from pipeline import hookspecs
-from pipeline.errors import ConfigurationError, PluginError, nearest, one_line
+from pipeline.errors import ConfigurationError, PluginError, nearest, one_line, told
 from pipeline.functions.files_read import importing
 from pipeline.functions.record import Function
 from pipeline.grids import builtin as builtin_grids
@@ -141,8 +141,11 @@ def _load_entry(entry: EntryPoint, plugins: dict[str, object], failures: dict[st
     try:
         plugin = entry.load()
         Registry.of({owner: plugin})
-    except Exception as error:  # whatever a third party's import raises is its own failure
-        failures[owner] = f"{type(error).__name__}: {error}"
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a third party's import raises is its own failure
+        failures[owner] = told(error)
     else:
         plugins[owner] = plugin
 
@@ -175,13 +178,13 @@ def load_file(file: str) -> ModuleType:
     try:
         with importing(path):
             spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[name]
         hint = ""
         if isinstance(error, ModuleNotFoundError):
             hint = f"; install {error.name} into this environment, or put it beside the file"
         raise PluginError(
-            f"plugin {file!r} cannot be imported: {type(error).__name__}: {error}{_line(error, path)}{hint}"
+            f"plugin {file!r} cannot be imported: {told(error)}{_line(error, path)}{hint}"
         ) from error
     return module
 
@@ -260,10 +263,8 @@ def _call(contribute: Callable[[], Any], owner: str, hook: str, kind: type[Recor
     try:
         given = contribute()
         records = [given] if given is None or isinstance(given, kind) else list(given)
-    except Exception as error:  # the plugin's own code may raise anything
-        raise PluginError(
-            f"plugin {owner!r}: {hook} raised {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # the plugin's own code may raise anything
+        raise PluginError(f"plugin {owner!r}: {hook} raised {told(error)}") from error
     for record in records:
         if not isinstance(record, kind):
             raise PluginError(

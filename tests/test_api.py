@@ -99,6 +99,20 @@ def test_bad_points_are_flagged_not_dropped():
         (lambda: pipeline.evaluate(cubes, X * torch.nan), "has to be finite"),
         (lambda: pipeline.evaluate(cubes, "points"), "points"),
         (lambda: pipeline.evaluate(cubes, X + 0j), "complex"),
+        (
+            lambda: pipeline.evaluate(lambda x: x.sum(dim=1), X),
+            r"takes a batch \(N, n\), and is asked",
+        ),
+        (
+            lambda: pipeline.evaluate(lambda x: sys.exit(3), X),
+            r"the function ends the program, sys.exit\(3\)",
+        ),
+        (
+            lambda: torch.func.vmap(lambda a: pipeline.evaluate(cubes, X).hessian * a)(
+                torch.ones(2)
+            ),
+            "asked for inside of a function that torch.func transforms",
+        ),
     ],
 )
 def test_faults(call, message):
@@ -199,3 +213,74 @@ def test_a_result_accounts_for_all_its_shards(tmp_path):
     assert alone["threads"] == torch.get_num_threads()
     assert stored.certificate["rows_checked"] == 4
     assert json.loads(stored.certificate["rows_error"])["gradient"] < 1e-14
+
+
+def _gradient_of_cubes(points):
+    return pipeline.evaluate(lambda x: (x**3).sum(), points, "gradient").gradient
+
+
+def test_inference_mode_around_a_call_changes_nothing():
+    with torch.inference_mode():
+        evaluator = pipeline.prepare(lambda x: (x**3).sum(), X, "gradient")
+        points = X.clone()
+        found = _gradient_of_cubes(points), evaluator(points), evaluator(X)
+    for gradient in found:
+        torch.testing.assert_close(gradient, 3 * X**2)
+
+
+def test_points_of_any_layout():
+    torch.testing.assert_close(_gradient_of_cubes(X.to_sparse()), 3 * X**2)
+
+
+def test_another_default_device_is_that_of_the_function_alone(tmp_path):
+    """What is made on the default device of a program: the constants of its function, nothing of ours."""
+    devices = set()
+
+    def cubes_there(x):
+        devices.add(torch.get_default_device().type)
+        return (x**3).sum()
+
+    before = torch.get_default_device()
+    torch.set_default_device("meta")  # which holds no numbers: what is made there cannot be used
+    try:
+        found = pipeline.evaluate(cubes_there, X, ["gradient", "hessian"]).gradient
+        stored = pipeline.run(cubes_there, X, "gradient", output_dir=tmp_path).gradient[:]
+    finally:
+        torch.set_default_device(before)
+    torch.testing.assert_close(found, 3 * X**2)
+    torch.testing.assert_close(torch.from_numpy(stored), 3 * X**2)
+    assert devices == {"meta"}
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SystemExit(3), "FunctionError: the function ends the program, sys.exit(3)"),
+        (UnspeakableError(), "UnspeakableError: (its text cannot be shown)"),
+    ],
+)
+def test_whatever_a_function_raises_costs_one_point(error, text):
+    def fails_at_2(x):
+        if x[0] == 2:
+            raise error
+        return (x**3).sum()
+
+    points = torch.tensor([[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]], dtype=torch.float64)
+    found = pipeline.evaluate(fails_at_2, points, "gradient")
+    assert [status == 3 for status in found.status.tolist()] == [False, True, False]
+    assert found.failures[1].startswith(text)
+    torch.testing.assert_close(found.gradient[::2], 3 * points[::2] ** 2)
+
+
+def test_results_stay_within_their_directory(tmp_path):
+    def cubes_of(x):
+        return (x**3).sum()
+
+    cubes_of.__name__ = "../../a name"
+    results = pipeline.run(cubes_of, X, "gradient", output_dir=tmp_path / "here")
+    assert results.path.relative_to(tmp_path / "here" / "gradient" / "______a_name")

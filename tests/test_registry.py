@@ -133,6 +133,7 @@ def test_a_generator_is_collected():
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
         ("1/0", "cannot be imported: ZeroDivisionError"),
         ("def broken(:", "cannot be imported: SyntaxError"),
+        ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
     ],
 )
 def test_a_file_that_cannot_be_imported(tmp_path, content, message):

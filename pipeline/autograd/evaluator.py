@@ -21,8 +21,9 @@ from pipeline.autograd.operators import Operator
 from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Key, Request
+from pipeline.autograd.surroundings import own_surroundings
 from pipeline.display import card
-from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError
+from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError, told
 
 log = logging.getLogger(__name__)
 OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
@@ -141,6 +142,7 @@ class Evaluator:
         entries = sum(math.prod(shape) for shape in self._shapes().values())
         return entries * self.plan.dtype.itemsize
 
+    @own_surroundings()
     def __call__(self, points: Tensor) -> Tensor | dict[str, Tensor]:
         """Evaluate at points; whatever the function raises comes through.
 
@@ -325,7 +327,7 @@ class Evaluator:
             for name, shape in self._shapes().items()
         }
         status = torch.full((1,), FAILED, dtype=torch.uint8, device=points.device)
-        return Evaluated(datasets, status, {0: f"{type(error).__name__}: {error}"})
+        return Evaluated(datasets, status, {0: told(error)})
 
     def _check(self, points: Tensor) -> Tensor:
         """Points that fit; those of half precision as they are kept."""
@@ -334,6 +336,8 @@ class Evaluator:
             raise PipelineError(
                 f"points: expected a tensor of shape (B, {n}), got {type(points).__name__}"
             )
+        if points.is_inference():
+            points = points.clone()  # which torch can differentiate
         if points.dtype == self._request.precision.evaluated:
             points = points.to(plan.dtype)
         checks = (

@@ -90,7 +90,7 @@ def hessian(y: Tensor, x: Tensor) -> Tensor:
 
 
 def derivatives(f: Callable[[Tensor], Tensor], x: Tensor, order: int) -> tuple[Tensor, ...]:
-    """All derivatives of f up to an order at one point, by repeated `jacobian`.
+    """All derivatives of f up to an order at one point: what repeated `jacobian` gives, row by row.
 
     Args:
         f: Maps (n,) to any output shape.
@@ -103,8 +103,15 @@ def derivatives(f: Callable[[Tensor], Tensor], x: Tensor, order: int) -> tuple[T
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         levels = [f(point)]
+        rows = [levels[0].reshape(-1)]
         for level in range(1, order + 1):
-            levels.append(jacobian(levels[-1], point, create_graph=level < order))
+            rows = [
+                flat_grad(entry, point, retain_graph=True, create_graph=level < order)
+                for row in rows  # apart: a pass through stacked rows would go through all of them
+                for entry in row
+            ]
+            shape = (*levels[-1].shape, len(point))
+            levels.append(torch.stack(rows).detach().reshape(shape) if rows else x.new_zeros(shape))
     return tuple(level.detach() for level in levels)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigurationError, PipelineError, nearest
+from pipeline.errors import ConfigurationError, PipelineError, nearest, told
 from pipeline.functions.record import AnySize, Function
 from pipeline.grids.kind import GridKind, Space
 from pipeline.registry import Registry, build_registry
@@ -252,7 +252,7 @@ def _limited(law: Callable[[], object], seconds: float) -> Callable[[], object]:
 def _explain(error: Exception, record: Function | GridKind) -> str:
     if isinstance(error, AssertionError):
         return str(error)
-    text = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, PipelineError) else told(error)
     meanings = [meaning for pattern, meaning in MEANINGS.items() if re.search(pattern, text)]
     return "\n".join([f"{text}{_place(error, record)}", *meanings[:1]])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, FunctionError
 from pipeline.functions.files_read import files_read
 from pipeline.functions.record import AnySize, Function
 from pipeline.functions.structure import Shape, Structure
@@ -106,12 +106,17 @@ def bind_function(
 
     Raises:
         ConfigurationError: The function does not take n inputs.
+        FunctionError: Its builder raises, or builds no function.
     """
     with files_read() as read:
         _require_size(function, function.sizes(**parameters), n)
         shape = function.shape(n, **parameters)
         with function.explained("build", parameters):
             f = function.build(**parameters)
+    if not callable(f):
+        raise FunctionError(
+            f"function {function.name!r}: its build has to return the function of one point, got {f!r}"
+        )
     bound = BoundFunction(function, parameters, n, shape, function.source_digest(read), loadable)
     bound.__dict__["f"] = f  # what has been built already
     return bound

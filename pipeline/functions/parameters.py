@@ -42,7 +42,8 @@ def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]
         Options by name, in the order of the signature.
 
     Raises:
-        PluginError: An option lacks an annotation or a default, or they do not fit.
+        PluginError: An option lacks an annotation or a default, they do not fit, or no
+            configuration can hold them.
     """
     try:
         signature = inspect.signature(build, eval_str=True)
@@ -72,8 +73,22 @@ def parameters_of(build: Callable[..., Any], owner: str) -> dict[str, Parameter]
                 f"{owner}: parameter {name!r} of its builder has the default {entry.default!r}, which is not "
                 f"{spell_type(entry.annotation)}; correct the default or the type"
             ) from error
+        if not _is_plain(default):
+            raise PluginError(
+                f"{owner}: parameter {name!r} of its builder is a {type(default).__name__}, which no configuration can "
+                "hold; take numbers, words, or lists of them, and make what is made of them inside"
+            )
         options[name] = Parameter(name, entry.annotation, default)
     return options
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can be written in a configuration, and is found there again as it was."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(entry) for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def bind(

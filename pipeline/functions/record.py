@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import FunctionError, PluginError
+from pipeline.errors import FunctionError, PluginError, told
 from pipeline.functions.files_read import digest_with_files, read_at_import
 from pipeline.functions.fingerprint import source_digest, source_file
 from pipeline.functions.parameters import Parameter, parameters_of
@@ -145,7 +146,7 @@ class Function:
                     "or a function of n and the parameters",
                     self._has_shape(),
                 ),
-                ("domain", "two ends, as in (-1.0, 1.0)", _length(self.domain) == 2),
+                ("domain", "two ends, as in (-1.0, 1.0)", _are_ends(self.domain)),
             )
             if not fits
         ]
@@ -197,10 +198,10 @@ class Function:
         """
         try:
             yield
-        except Exception as error:  # the plugin's own code may raise anything
+        except (Exception, SystemExit) as error:  # the plugin's own code may raise anything
             raise FunctionError(
                 f"function {self.name!r}: its {what} raises with parameters {dict(parameters)}: "
-                f"{type(error).__name__}: {error}"
+                f"{told(error)}"
             ) from error
 
     def source_digest(self, read: Iterable[Path] = ()) -> str:
@@ -232,5 +233,8 @@ def _is_shape(value: object) -> bool:
     return all(isinstance(m, int) and not isinstance(m, bool) and m >= 1 for m in sizes)
 
 
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else -1
+def _are_ends(value: object) -> bool:
+    ends = value if isinstance(value, Sequence) and len(value) == 2 else (None,)
+    return all(
+        isinstance(x, Real) for end in ends for x in (end if isinstance(end, Sequence) else [end])
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import GridError, PipelineError
+from pipeline.errors import GridError, PipelineError, told
 
 
 class Grid(ABC):
@@ -85,7 +85,7 @@ class Grid(ABC):
             return self.rows(start, stop)
         except PipelineError:
             raise
-        except Exception as error:  # the plugin's own code may raise anything
+        except (Exception, SystemExit) as error:  # the plugin's own code may raise anything
             raise GridError(
-                f"grid {type(self).__name__}: its rows({start}, {stop}) raises {type(error).__name__}: {error}"
+                f"grid {type(self).__name__}: its rows({start}, {stop}) raises {told(error)}"
             ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import GridError, PipelineError
+from pipeline.errors import GridError, PipelineError, told
 from pipeline.grids.base import Grid
 from pipeline.grids.kind import GridKind, Space
 
@@ -30,9 +30,9 @@ def make_grid(kind: GridKind, space: Space, options: Mapping[str, Any]) -> Grid:
         found = (grid.n, len(grid)) if isinstance(grid, Grid) else None
     except PipelineError:
         raise
-    except Exception as error:  # the plugin's own code may raise anything
+    except (Exception, SystemExit) as error:  # the plugin's own code may raise anything
         raise GridError(
-            f"grid {kind.name!r}: it raises with options {dict(options)}: {type(error).__name__}: {error}"
+            f"grid {kind.name!r}: it raises with options {dict(options)}: {told(error)}"
         ) from error
     if not isinstance(grid, Grid) or found is None:
         raise GridError(

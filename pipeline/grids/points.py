@@ -32,6 +32,8 @@ class PointsGrid(Grid):
 
     def __init__(self, points: Any) -> None:
         self._points = points.detach() if isinstance(points, Tensor) else _tensor(points)
+        if self._points.layout != torch.strided:
+            self._points = self._points.to_dense()
         if self._points.dtype == torch.bool or self._points.is_complex():
             raise GridError(f"points: expected real numbers, got {self._points.dtype}")
         _require_shape(tuple(self._points.shape))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.autograd.functions.probe import resolve_device
 from pipeline.autograd.memory import available_bytes
-from pipeline.errors import ExecutorError
+from pipeline.errors import ExecutorError, told
 from pipeline.executors import build_executor
 from pipeline.executors.base import Chunk, Executor, Future, Limits, Share, stopped_with
 from pipeline.job import RunInfo, ShardInfo
@@ -121,7 +121,7 @@ class Watch:
         try:
             report: Report = future.result()
         except Exception as error:  # each engine has its own errors for a process that is gone
-            self._note(f"a worker was lost: {type(error).__name__}: {error}")
+            self._note(f"a worker was lost: {told(error)}")
             return
         if report.error and not report.elsewhere:
             raise ExecutorError(f"a worker on {report.where} stopped: {report.error}")

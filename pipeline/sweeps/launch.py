@@ -24,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.errors import ExecutorError, PipelineError
+from pipeline.errors import ExecutorError, PipelineError, told
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, Row, sweep_in
 
@@ -341,11 +341,7 @@ def _told(job: Composed, done: JobReturn, good: str) -> Row:
     if done.status == JobStatus.COMPLETED:
         return replace(job.row, outcome=good, value=done.return_value)
     error = done._return_value
-    reason = (
-        f"{error}"
-        if isinstance(error, PipelineError | _Lost)
-        else f"{type(error).__name__}: {error}"
-    )
+    reason = f"{error}" if isinstance(error, PipelineError | _Lost) else told(error)
     return replace(job.row, outcome=LOST if isinstance(error, _Lost) else FAILED, reason=reason)
 
 

@@ -119,3 +119,33 @@ def test_directional_contracts_the_full_tensor():
     assert torch.equal(directional_value(f, x, w, (u, v)), value)
     assert torch.allclose(value, torch.einsum("mij,m,i,j", full[2], w, u, v), rtol=1e-13)
     assert torch.allclose(gradient, torch.einsum("mijk,m,i,j->k", full[3], w, u, v), rtol=1e-13)
+
+
+class Counted(torch.autograd.Function):
+    """The identity, which counts how often a backward pass comes through."""
+
+    passes = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Counted.passes += 1
+        return Counted.apply(gradient)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_a_backward_pass_meets_nothing_of_other_rows(order):
+    """A pass costs the same however many others there are."""
+
+    def cost_of_a_pass(n):
+        def passes_below(order):
+            Counted.passes = 0
+            derivatives(lambda x: Counted.apply(x).pow(5) * torch.arange(n), torch.ones(n), order)
+            return Counted.passes
+
+        return (passes_below(order) - passes_below(order - 1)) / n**order
+
+    assert cost_of_a_pass(3) == cost_of_a_pass(5)

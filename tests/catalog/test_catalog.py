@@ -249,6 +249,15 @@ WRONG = {
         plugin(build="def build():\n    open('weights.pt')"),
         "function 'mine': its build raises with parameters {}: FileNotFoundError",
     ),
+    "ends at import": (HEAD + "raise SystemExit(0)\n", "cannot be imported: SystemExit: 0 (line 6 of the file)"),
+    "ends at building": (
+        plugin(build="def build():\n    raise SystemExit(0)"),
+        "its build raises with parameters {}: SystemExit",
+    ),
+    "builds nothing": (
+        plugin(build="def build():\n    pass\n\n\ndef other():"),
+        "its build has to return the function of one point, got None",
+    ),
     "keyword of the record": (plugin(rest="dimension=3"), "unexpected keyword argument 'dimension'"),
 }  # fmt: skip
 

@@ -64,10 +64,20 @@ def test_nothing_is_lost_in_conversion():
     assert conform(None, int | None) is None
 
 
+TABLE = [object()]
+
+
+def with_a_table(table: list = TABLE): ...
+
+
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
         (lambda a: a, "parameter 'a' of its builder needs a type and a default"),
+        (
+            with_a_table,
+            "parameter 'table' of its builder is a list, which no configuration can hold",
+        ),
         (lambda **rest: rest, r"parameter \*\*rest of its builder cannot be typed"),
     ],
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.autograd.methods.nearby import beside, random_signs
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
+from pipeline.errors import told
 
 TOLERANCE = 1e-6
 NEAR = 2.0**-46  # relative step, of some units of rounding
@@ -60,9 +61,7 @@ def compare_forward_with_reverse(
         except (
             Exception
         ) as error:  # torch has no forward mode for some functions, by any kind of error
-            return ForwardMode(
-                None, (f"no forward mode: {type(error).__name__}: {error}"[:200],), ()
-            )
+            return ForwardMode(None, (f"no forward mode: {told(error)}"[:200],), ())
         difference = abs(forward - reverse)
         if not size < float("inf") or (
             not difference <= TOLERANCE * size and difference <= 8 * _wobble(both, here)

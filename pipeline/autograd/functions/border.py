@@ -17,6 +17,28 @@ from pipeline.functions.outputs import Chosen
 from pipeline.functions.structure import Structure
 
 
+def going_on(f: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """Call a function that may end the program, as old code does where an input makes no sense.
+
+    Args:
+        f: The function.
+        *inputs: What it takes.
+        **named: What it takes by keyword.
+
+    Returns:
+        Whatever it returns.
+
+    Raises:
+        FunctionError: It asked for the end of the program.
+    """
+    try:
+        return f(*inputs, **named)
+    except SystemExit as stop:
+        raise FunctionError(
+            f"the function ends the program, sys.exit({stop.code!r}); let it raise ValueError or the like"
+        ) from stop
+
+
 @dataclass(frozen=True)
 class Border:
     """How a function is called with a row.
@@ -44,9 +66,9 @@ class Border:
         """
         f = f if self.call is None else functools.partial(self.call, f)
         if self.inputs is None:
-            return f(row)
+            return going_on(f, row)
         parts = self.inputs.split(row)
-        return f(parts[""]) if list(parts) == [""] else f(**parts)
+        return going_on(f, parts[""]) if list(parts) == [""] else going_on(f, **parts)
 
     def __call__(self, f: Callable[..., Any], row: Tensor) -> Tensor:
         """Call it, and put everything that it returns into a row, () or (m,)."""
@@ -84,7 +106,8 @@ def callable_of(function: BoundFunction) -> Callable[[Tensor], Tensor]:
         A function from (d,) to () or (m,).
     """
     if function.inputs is None and function.outputs is None and function.chosen is None:
-        return as_function(function.f)
+        f = as_function(function.f)
+        return f if isinstance(f, ModuleFunction) else functools.partial(going_on, f)
     return at_border(function.f, function.inputs, function.chosen)
 
 

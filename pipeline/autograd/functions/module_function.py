@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from pipeline.errors import FunctionError
+from pipeline.errors import FunctionError, told
 
 Call = Callable[[Any, Tensor], Any]
 
@@ -46,7 +46,7 @@ class ModuleFunction:
             self._original = _Called(copy.deepcopy(module), call).requires_grad_(False)
         except Exception as error:  # modules refuse to be copied in their own ways
             raise FunctionError(
-                f"a {type(module).__name__} cannot be copied ({type(error).__name__}: {error}); give a "
+                f"a {type(module).__name__} cannot be copied ({told(error)}); give a "
                 "function that calls it instead"
             ) from error
         self.__name__ = type(module).__name__
@@ -211,7 +211,7 @@ def _load(path: Path) -> Mapping[str, Tensor]:
         ) from error
     except Exception as error:  # damaged files are refused in many ways
         raise FunctionError(
-            f"weights: {path} is no state dict of tensors: {type(error).__name__}: {error}"[:500]
+            f"weights: {path} is no state dict of tensors: {told(error)}"[:500]
         ) from error
     raise FunctionError(f"weights: expected a file .safetensors, .pt or .pth, got {path.name}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigurationError, FunctionError
+from pipeline.errors import ConfigurationError, FunctionError, told
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,24 @@ def probe(
         good.append(point)
         shapes.append(tuple(y.shape))
     if not good:
+        assert error is not None
         raise FunctionError(
             f"function {name!r} raised at all {len(points)} points tried, such as x = {_spell(points[0])}: "
-            f"{type(error).__name__}: {error}{_hint_of_dtype(f, points[0])}"
+            f"{told(error)}{_hint_of_batch(f, points[0]) or _hint_of_dtype(f, points[0])}"
         ) from error
     _check_shapes(shapes, declared, len(points[0]), name)
     return Probe(torch.stack(good), shapes[0])
+
+
+def _hint_of_batch(f: Callable[[Tensor], Tensor], point: Tensor) -> str:
+    """What to do where a function takes a batch of points and not one."""
+    with suppress(Exception), torch.no_grad():  # it may raise there as well
+        if len(f(point[None])) == 1:
+            return (
+                "; it takes a batch (N, n), and is asked about one point (n,): give lambda x: f(x[None])[0], or of a "
+                "module module_function(module, lambda module, x: module(x[None])[0])"
+            )
+    return ""
 
 
 def _hint_of_dtype(f: Callable[[Tensor], Tensor], point: Tensor) -> str:

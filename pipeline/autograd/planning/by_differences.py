@@ -21,7 +21,7 @@ from pipeline.autograd.planning.choice import MANY, Study, fit_batch
 from pipeline.autograd.precision import runs_in_float64
 from pipeline.autograd.request import RefusedError, Request
 from pipeline.autograd.routes.finite_difference import FiniteDifferenceRoute, difference_modes
-from pipeline.errors import DisagreementError
+from pipeline.errors import DisagreementError, told
 
 log = logging.getLogger(__name__)
 REFERENCE = "central differences of values along random directions"
@@ -218,7 +218,7 @@ def _require_agreement(differences: Differences, points: Tensor) -> list[dict[in
     try:
         outcomes = [differences.compare(point, seed) for seed, point in enumerate(points)]
     except Exception as error:  # torch has no derivative below, by any kind of error
-        raise RefusedError(f"{type(error).__name__}: {error}") from error
+        raise RefusedError(told(error)) from error
     for outcome in outcomes:
         for order, each in outcome.items():
             if not each.agrees:

@@ -19,7 +19,7 @@ from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
 from pipeline.autograd.routes import ROUTES, Route
-from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError
+from pipeline.errors import ConfigurationError, DisagreementError, MemoryBudgetError, told
 from pipeline.job import Options
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _refusal(error: Exception) -> RefusedError:
     """Torch refuses a function by any kind of error; say which."""
     if isinstance(error, RefusedError | MemoryBudgetError):
         return RefusedError(str(error))
-    reason = f"{type(error).__name__}: {error}"
+    reason = told(error)
     return RefusedError(reason if len(reason) < 200 else reason[:200] + " …")
 
 

@@ -14,6 +14,7 @@ from pipeline.autograd.scalar.plain import require_own_derivatives
 from pipeline.autograd.sparsity.propagation import Propagation, nothing
 from pipeline.autograd.sparsity.sets import TooManyError
 from pipeline.autograd.sparsity.tracker import Tracker
+from pipeline.errors import told
 
 
 def detect(
@@ -50,7 +51,7 @@ def detect(
     except RefusedError:
         raise
     except Exception as error:  # torch cannot follow some operations, by any kind of error
-        raise RefusedError(f"it cannot be followed: {type(error).__name__}: {error}") from error
+        raise RefusedError(f"it cannot be followed: {told(error)}") from error
 
 
 def _follow(
