@@ -74,6 +74,9 @@ def test_an_evaluator_its_plan_and_certificate():
         assert words in text
     assert "directions at once" in text_of(evaluator.plan)
     assert "finite differences" in text_of(evaluator.certificate)
+    assert "directions at once" in str(evaluator.plan)
+    assert "verdict" in str(evaluator.plan)
+    assert str(evaluator.certificate).startswith("certificate\n  route  ")
     assert repr(evaluator).startswith("Evaluator by route vmap ")
     assert "evaluator(points)['hessian']  (B, 3, 3)" in repr(evaluator)
 
@@ -87,6 +90,10 @@ def test_results(tmp_path):
         assert "hessian of rosenbrock at 20 points" in text
         assert "(20, 3, 3) float64" in text
         assert "missing" not in text
+        assert "reference error hessian " in text
+        found = pipeline.verify(results.path)
+        assert "20 points in " in text_of(found)
+        assert str(found).endswith("result.h5: verified")
         place = results.path.parent
     (place / "result.h5").unlink()
     (place / "shards" / "shard-00001.h5").unlink()

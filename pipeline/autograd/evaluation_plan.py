@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.autograd.cost import Cost
-from pipeline.display import card, table
+from pipeline.display import aligned, card, table
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,18 @@ class Plan:
         ]
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        more = ["", self.explain()] if len(self.considered) > 1 else []
+        return "\n".join(["plan", *aligned(list(self._facts().items())), *more])
+
     def _repr_html_(self) -> str:
-        facts = {
+        rows = [item.row() for item in reversed(self.considered)]
+        return card("Plan", self._facts()) + (table(HEADS, rows) if len(rows) > 1 else "")
+
+    def _facts(self) -> dict[str, str]:
+        return {
             "route": f"{self.route} {self.mode}",
             "batch": f"{self.batch} points, {self.chunk} directions at once",
             "numbers": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
             "predicted": f"{self.point_seconds:.2g} s per point",
         }
-        rows = [item.row() for item in reversed(self.considered)]
-        return card("Plan", facts) + (table(HEADS, rows) if len(rows) > 1 else "")

@@ -99,7 +99,7 @@ def _plugins(parser: argparse.ArgumentParser) -> None:
     )
 
 
-COMMANDS = {"": _list, "new": _new, "check": _check}
+COMMANDS = {"": _list, "list": _list, "new": _new, "check": _check}
 
 if __name__ == "__main__":
     from pipeline.__main__ import prepare_process

@@ -246,4 +246,4 @@ def _number(bound: Any) -> str:
 def _of_module(thing: Any) -> str:
     """What the module that defines something says of it after the colon of its first line."""
     module = inspect.getmodule(thing if callable(thing) else type(thing))
-    return (inspect.getdoc(module) or "").split("\n")[0].partition(": ")[2]
+    return (inspect.getdoc(module) or "").split("\n")[0].partition(": ")[2].rstrip(".")

@@ -179,7 +179,7 @@ def _verify(given: argparse.Namespace) -> int:
         print(fact)
     for fault in outcome.faults:
         print(f"wrong: {fault}", file=sys.stderr)
-    print(f"{outcome.path}: {'NOT verified' if outcome.faults else 'verified'}")
+    print(outcome.verdict)
     return 1 if outcome.faults else 0
 
 

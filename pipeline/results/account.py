@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +11,7 @@ from pipeline.store.files.trust import readable
 from pipeline.store.layout import SPARSE
 from pipeline.store.parts.own_shard import CIRCUMSTANCES, MOST_READ
 from pipeline.store.reading.reader import Results, open_results
+from pipeline.store.reading.summary import decoded
 
 MOST_LISTED = 5  # failures or gaps
 NOT_COUNTED = (
@@ -35,7 +35,7 @@ def facts(results: Results) -> Facts:
         speaking = results
         if not results.finished and len(results.present()) > MOST_READ:
             speaking = stack.enter_context(open_results(results.account, edited=results.edited))
-        provenance, certificate = _decoded(speaking.provenance), _decoded(speaking.certificate)
+        provenance, certificate = decoded(speaking.provenance), decoded(speaking.certificate)
         return {
             "result": _result(results, speaking),
             "datasets": {name: _dataset(results, name) for name in results.names},
@@ -98,26 +98,6 @@ def _grid_in_short(spec: Any) -> Any:
 
 def _is_same(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1 and all(one == value[0] for one in value)
-
-
-def _decoded(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they were before HDF5: what is JSON is read, ``_json`` in a name means that it is."""
-    decoded = {}
-    for name, value in entries.items():
-        if name.endswith("_json"):
-            decoded[name.removesuffix("_json")] = json.loads(value)
-        elif isinstance(value, str) and value[:1] in ("[", "{", "n"):
-            decoded[name] = _maybe_json(value)
-        else:
-            decoded[name] = value
-    return decoded
-
-
-def _maybe_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _result(results: Results, speaking: Results) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pipeline.autograd.planning.by_differences import REFERENCE, differences_of
 from pipeline.autograd.precision import as_calculated
 from pipeline.autograd.request import Request
 from pipeline.autograd.routes import FiniteDifferenceRoute
-from pipeline.display import spell_points
+from pipeline.display import card, spell_points
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.functions.bound import BoundFunction, bind_function
 from pipeline.functions.fingerprint import callable_digest
@@ -60,6 +60,18 @@ class Verification:
     path: Path
     facts: tuple[str, ...]
     faults: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.facts, *(f"wrong: {fault}" for fault in self.faults), self.verdict])
+
+    @property
+    def verdict(self) -> str:
+        """The result, and whether it is verified."""
+        return f"{self.path}: {'NOT verified' if self.faults else 'verified'}"
+
+    def _repr_html_(self) -> str:
+        found = [("found", fact) for fact in self.facts]
+        return card(self.verdict, [*found, *(("wrong", fault) for fault in self.faults)])
 
 
 def verify(

@@ -465,3 +465,11 @@ def test_from_the_shell(cli, tmp_path):
     assert done.returncode == 1
     assert "1 failed" in done.stdout
     assert cli("routes", module="pipeline.catalog").returncode == 0
+
+
+def test_list_is_another_word_for_the_whole(capsys):
+    assert main(["list"]) == 0
+    whole = capsys.readouterr().out
+    assert main([]) == 0
+    assert capsys.readouterr().out == whole
+    assert "a few coloured directions in place of all, eager or compiled\n" in whole

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.display import card, evidence
+from pipeline.display import aligned, card, evidence
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class Certificate:
     def record(self) -> dict[str, Any]:
         """The certificate as plain values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n".join(["certificate", *aligned(list(evidence(self.record())))])
 
     def _repr_html_(self) -> str:
         return card("Certificate", evidence(self.record()))

@@ -1,4 +1,4 @@
-"""Routes `coloured` and `coloured_compiled`: a few coloured directions in place of all.
+"""Routes `coloured` and `coloured_compiled`: a few coloured directions in place of all, eager or compiled.
 
 The entries of a sparse Jacobian or Hessian are read from products with sums of unit vectors that do
 not disturb one another. What the pattern leaves out is not looked at: the comparison with the

@@ -1,4 +1,4 @@
-"""Route `finite_difference`: values alone, or derivatives as far as torch has them; with an error.
+"""Route `finite_difference`: differences of values, or of derivatives as far as torch has them; only if asked for.
 
 For functions without a derivative in torch (numpy inside, `.detach()`, no backward). Less accurate
 than all others, so that it is taken only where it is asked for.

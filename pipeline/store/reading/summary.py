@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from pipeline.display import card
+from pipeline.display import card, spell_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +53,36 @@ def summary_card(results: Results, arrays: Iterable[RowArray]) -> str:
         "path": results.path,
         **{array.name: f"{array.shape} {array.dtype}" for array in arrays},
         **({"missing": gaps} if gaps else {}),
-        **{name.replace("_", " "): value for name, value in known.items()},
+        **{name.replace("_", " "): spell_value(value) for name, value in decoded(known).items()},
     }
     return card(str(results.attrs.get("title", "derivatives")), facts)
+
+
+def decoded(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Give values as they were before HDF5.
+
+    Args:
+        entries: Values of a file; what is JSON is read, ``_json`` in a name means that it is.
+
+    Returns:
+        Name -> value.
+    """
+    found = {}
+    for name, value in entries.items():
+        if name.endswith("_json"):
+            found[name.removesuffix("_json")] = json.loads(value)
+        elif isinstance(value, str) and value[:1] in ("[", "{", "n"):
+            found[name] = _maybe_json(value)
+        else:
+            found[name] = value
+    return found
+
+
+def _maybe_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _gaps(results: Results) -> str:
