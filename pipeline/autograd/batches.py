@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pipeline.autograd.checks.certificate import Certificate
-from pipeline.autograd.evaluator import Evaluated, Evaluator
+from pipeline.autograd.evaluated import Evaluated
+from pipeline.autograd.evaluator import Evaluator
 from pipeline.job import Options
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.autograd.checks.certificate import Certificate
 from pipeline.autograd.checks.spot_check import UNCHECKED, SpotCheck, spot_check
 from pipeline.autograd.checks.symmetry import check_symmetry, pack_symmetric
+from pipeline.autograd.evaluated import FAILED, NONSMOOTH, OK, Evaluated, joined, status_of
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.operators import Operator
@@ -23,45 +24,9 @@ from pipeline.autograd.precision import full_precision
 from pipeline.autograd.request import Evaluate, Key, Request
 from pipeline.autograd.surroundings import own_surroundings
 from pipeline.display import card
-from pipeline.errors import FunctionError, MemoryBudgetError, PipelineError, told
+from pipeline.errors import MemoryBudgetError, PipelineError, told
 
 log = logging.getLogger(__name__)
-OK, NONFINITE, FAILED, NONSMOOTH = 1, 2, 3, 4
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Derivatives at B points, with a verdict on each.
-
-    Attributes:
-        datasets: Name of the dataset -> (B, …).
-        status: uint8 (B,): 1 ok, 2 not finite, 3 the function raised, 4 at a kink of the function.
-        failures: Index in the batch -> what the function said.
-        suspects: Index in the batch -> its results with all their repetitions, where these differ
-            by more than rounding usually does and are left out of the datasets.
-    """
-
-    datasets: Mapping[str, Tensor]
-    status: Tensor
-    failures: Mapping[int, str]
-    suspects: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
-
-    def settle(self, on_point_error: str, start: int) -> None:
-        """Stop where the function raised, or let the point be flagged.
-
-        Args:
-            on_point_error: flag or stop.
-            start: Index of the first point of the batch.
-
-        Raises:
-            FunctionError: It raised, and that is not let pass.
-        """
-        if on_point_error == "stop" and self.failures:
-            row, reason = next(iter(self.failures.items()))
-            raise FunctionError(
-                f"the function raised at point {start + row}: {reason}; finished shards are safe. "
-                "on_point_error=flag flags such points and goes on"
-            )
 
 
 class RowCheck(Protocol):
@@ -226,7 +191,7 @@ class Evaluator:
             return self._failed(points, error)
         packed = pack_symmetric(self._request, self.operators, self._named(levels))
         # a formula can give a derivative where the function itself has no value: log at -1
-        status = _status({"x": points, **packed.datasets, "value": levels.get(0, points)})
+        status = status_of({"x": points, **packed.datasets, "value": levels.get(0, points)})
         if self._calls.kinks is not None:
             met = self._calls.kinks(points) & (status == OK)
             status = status.masked_fill(met, NONSMOOTH)  # no index, which a GPU would have to count
@@ -235,7 +200,7 @@ class Evaluator:
 
     def _halved(self, points: Tensor) -> Evaluated:
         middle = len(points) // 2
-        return _join(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
+        return joined(self.guarded(points[:middle]), self.guarded(points[middle:]), middle)
 
     def _make_room(self, points: Tensor) -> None:
         self._fits = (len(points) + 1) // 2
@@ -353,33 +318,6 @@ class Evaluator:
         if faults:
             raise PipelineError("points do not fit this evaluator; " + "; ".join(faults))
         return points
-
-
-def _status(datasets: Mapping[str, Tensor]) -> Tensor:
-    first = next(iter(datasets.values()))
-    finite = torch.ones(len(first), dtype=torch.bool, device=first.device)
-    for tensor in datasets.values():
-        # a finite sum has finite terms only: one fast pass where, as nearly always, all is well
-        if tensor.device.type == "cpu" and bool(tensor.sum().isfinite()):
-            continue
-        # no mask of the whole tensor: extremes of finite numbers are finite
-        low, high = tensor.reshape(len(tensor), -1).aminmax(dim=1)
-        finite &= low.isfinite() & high.isfinite()
-    return torch.where(finite, OK, NONFINITE).to(torch.uint8)
-
-
-def _join(first: Evaluated, second: Evaluated, middle: int) -> Evaluated:
-    datasets = {
-        name: torch.cat([part, second.datasets[name]]) for name, part in first.datasets.items()
-    }
-    failures = {index + middle: reason for index, reason in second.failures.items()}
-    suspects = {index + middle: levels for index, levels in second.suspects.items()}
-    return Evaluated(
-        datasets,
-        torch.cat([first.status, second.status]),
-        {**first.failures, **failures},
-        {**first.suspects, **suspects},
-    )
 
 
 def _out_of_memory(error: Exception) -> bool:

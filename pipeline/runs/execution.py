@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.batches import Batches
-from pipeline.autograd.evaluator import Evaluated, Evaluator
+from pipeline.autograd.evaluated import Evaluated
+from pipeline.autograd.evaluator import Evaluator
 from pipeline.autograd.functions.probe import probe_indices, resolve_device
 from pipeline.autograd.planning.asked import structures
 from pipeline.autograd.planning.planner import prepare

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import pipeline
-from pipeline.autograd.evaluator import FAILED, NONFINITE, NONSMOOTH, OK
+from pipeline.autograd.evaluated import FAILED, NONFINITE, NONSMOOTH, OK
 from pipeline.errors import DisagreementError, FunctionError, PipelineError
 
 DOUBLE = torch.float64

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.autograd.evaluator import NONFINITE, OK
+from pipeline.autograd.evaluated import NONFINITE, OK
 
 SIZES = [0.0, -0.0, 1.0, 5e-324, -1e-310, 1e-200, 1e200, -1.7e308, 0.5]
 POINTS = torch.tensor([[a, b] for a in SIZES for b in (1.0, -0.0)], dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import pipeline
 from pipeline.autograd.checks.kinks import kink_finder
-from pipeline.autograd.evaluator import NONFINITE, NONSMOOTH, OK
+from pipeline.autograd.evaluated import NONFINITE, NONSMOOTH, OK
 from pipeline.autograd.request import Request
 
 POINTS = torch.tensor(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.autograd.checks.oracle import build_oracle
-from pipeline.autograd.evaluator import FAILED, NONFINITE, OK
+from pipeline.autograd.evaluated import FAILED, NONFINITE, OK
 from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.memory import Meter, OverBudgetError, available_bytes, power_of_two
 from pipeline.autograd.methods.extrapolation import ridders
