@@ -59,8 +59,8 @@ def distribute(work: Work, plan: RunPlan | None, hook: Any) -> tuple[RunPlan, in
                 log.warning("%d shards were lost and are given out again", len(watch.missing()))
                 executor.avoid(sorted(watch.bad))
                 running = executor.recover()
-            running += _given_out(work, executor, executor.split(watch.left(running)))
-            watch.until_done([future for _, future in running])
+            running += _given_out(work, executor, watch.chunks(executor, running))
+            watch.until_done(running)
             if not watch.missing():
                 return plan, watch.points
     raise ExecutorError(_lament(watch, asked.retries))
@@ -79,6 +79,7 @@ class Watch:
         points: Points that have become durable since the watch began.
         lost: What was last said of a worker that has not done its shards.
         bad: Nodes on which shards cannot be written.
+        suspects: Shards at which a worker may have been lost.
     """
 
     work: Work
@@ -89,39 +90,46 @@ class Watch:
     points: int = 0
     lost: str = ""
     bad: set[str] = field(default_factory=set)
+    suspects: set[int] = field(default_factory=set)
 
     def missing(self) -> list[int]:
         """Indices of the shards that are not there."""
         there = self.work.directory.finished_shards()
         return [index for index in range(len(self.plan.ranges)) if index not in there]
 
-    def left(self, running: Running) -> list[int]:
-        """Those of them that nobody has in hand."""
-        count = len(self.plan.ranges)
-        chunks = [chunk.of(count) if isinstance(chunk, Share) else chunk for chunk, _ in running]
-        taken = {shard for chunk in chunks for shard in chunk}
-        return [index for index in self.missing() if index not in taken]
+    def chunks(self, executor: Executor, running: Running) -> list[Chunk]:
+        """Distribute those that nobody has in hand; one at which a worker was lost costs no other one."""
+        taken = {shard for chunk, _ in running for shard in self._shards(chunk)}
+        left = [index for index in self.missing() if index not in taken]
+        alone = [(index,) for index in left if index in self.suspects]
+        return executor.split([index for index in left if index not in self.suspects]) + alone
 
-    def until_done(self, futures: Sequence[Future]) -> None:
-        """Wait until every future has ended, and announce shards as they appear.
+    def _shards(self, chunk: Chunk | Share) -> Chunk:
+        return chunk.of(len(self.plan.ranges)) if isinstance(chunk, Share) else chunk
+
+    def until_done(self, running: Running) -> None:
+        """Wait until all that runs has ended, and announce shards as they appear.
 
         Raises:
             ExecutorError: A worker stopped for a reason that would come again.
         """
-        waiting = list(futures)
+        waiting = list(running)
         while waiting:
             time.sleep(POLL_SECONDS)
-            ended = [future for future in waiting if future.done()]
+            ended = [(chunk, future) for chunk, future in waiting if future.done()]
             self._announce()
-            for future in ended:
-                waiting.remove(future)
-                self._take(future)
+            for chunk, future in ended:
+                waiting.remove((chunk, future))
+                self._take(chunk, future)
 
-    def _take(self, future: Future) -> None:
+    def _take(self, chunk: Chunk | Share, future: Future) -> None:
         try:
             report: Report = future.result()
         except Exception as error:  # each engine has its own errors for a process that is gone
             self._note(f"a worker was lost: {told(error)}")
+            there = self.work.directory.finished_shards()
+            left = [shard for shard in self._shards(chunk) if shard not in there]
+            self.suspects.update(left[:2])  # one is computed while the one before it is written
             return
         if report.error and not report.elsewhere:
             raise ExecutorError(f"a worker on {report.where} stopped: {report.error}")
@@ -243,8 +251,9 @@ def _task(work: Work, limits: Limits) -> Task:
 
 def _lament(watch: Watch, retries: int) -> str:
     missing, place = watch.missing(), watch.work.directory.path
+    start, stop = watch.plan.ranges[missing[0]]
     return (
-        f"{len(missing)} of {len(watch.plan.ranges)} shards are still missing after {retries} retries; "
-        f"last loss: {watch.lost or 'none was said'}. What is finished is safe in {place}: mend the "
-        "cause, then run the same command again"
+        f"{len(missing)} of {len(watch.plan.ranges)} shards are still missing after {retries} retries, "
+        f"the first one of points {start} to {stop - 1}; last loss: {watch.lost or 'none was said'}. What is "
+        f"finished is safe in {place}: mend the cause, then run the same command again"
     )

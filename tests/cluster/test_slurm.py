@@ -135,6 +135,32 @@ def test_a_point_that_always_fails_fails_alone(distributed, undisturbed):
         assert results.status[7] == 3
 
 
+def test_a_point_that_kills_whoever_computes_it_costs_its_own_shard_alone(distributed, undisturbed):
+    """Lost three times, which is said; what comes after it in its chunk is computed by others."""
+    lethal = "if POISON in x.tolist() and not MENDED.exists():\n            os.kill(os.getpid(), 9)"
+    with open_results(undisturbed) as results:
+        poison = float(results.x[17, 0])
+    text = SLOW.replace("time.sleep(seconds)", f"\n        {lethal}")
+    (distributed.folder / "poison.py").write_text(
+        f"import os\nfrom pathlib import Path\nPOISON = {poison!r}\nMENDED = Path('mended')\n{text}"
+    )
+    words = ("plugins=[./poison.py]", "function_params.seconds=0.0", "executor.retries=2")
+    code, said = distributed.run(*words)
+    assert code == 1, said
+    assert (
+        f"1 of {SHARDS} shards are still missing after 2 retries, the first one of points 16 to 19"
+        in said
+    )
+    assert "signal 9" in said
+    assert said.count("shards were lost and are given out again") == 2
+    assert distributed.shards() == SHARDS - 1
+    (distributed.folder / "mended").touch()
+    code, said = distributed.run(*words)
+    assert code == 0, said
+    assert f"computed 4 of {4 * SHARDS} points" in said
+    require_same(undisturbed, distributed)
+
+
 def test_a_full_disk_is_one_error_and_nothing_is_lost(distributed, undisturbed, tmp_path):
     disk = tmp_path / "outputs"
     disk.mkdir()
