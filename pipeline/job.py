@@ -17,6 +17,8 @@ Compression = Literal["none", "gzip", "zstd"]
 Format = Literal["auto", "dense", "sparse"]
 Symmetric = Literal["full", "packed"]
 
+SWEEP_TABLE = "sweep.csv"  # in the folder of a sweep: its jobs and what became of them
+
 
 @dataclass(frozen=True)
 class Options:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.job import SWEEP_TABLE
 
 WAITING, DONE, COMPLETE, FAILED, LOST = "waiting", "done", "complete already", "failed", "lost"
 BAD = (WAITING, FAILED, LOST)
-TABLE = "sweep.csv"
 MOST_LISTED, LONGEST_REASON = 40, 160  # rows and letters on the terminal; the file has all
 
 
@@ -47,7 +47,7 @@ class Sweep:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / TABLE
+        self.path = folder / SWEEP_TABLE
         self._rows: dict[int, Row] = {}
         self._shared: frozenset[str] | None = None
 

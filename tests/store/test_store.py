@@ -346,6 +346,11 @@ def test_a_folder_above_or_below_a_run_names_it(tmp_path):
             open_results(place)
     with pytest.raises(StoreError, match="it is a part of the run .*7f3a: give that"):
         open_results(run / "shards")
+    (tmp_path / "sweep.csv").touch()
+    with pytest.raises(
+        StoreError, match="it is the folder of a sweep, whose runs sweep.csv in it names"
+    ):
+        open_results(tmp_path)
     for index in range(9):
         (run.parent / str(index)).mkdir()
         (run.parent / str(index) / "result.h5").touch()

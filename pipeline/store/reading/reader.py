@@ -14,6 +14,7 @@ import numpy as np
 from h5py import h5d, h5l
 
 from pipeline.errors import MissingShardsError, StoreError, one_line
+from pipeline.job import SWEEP_TABLE
 from pipeline.store.files.open_files import OpenFiles
 from pipeline.store.files.run_directory import PLAN, RESULT, RunDirectory
 from pipeline.store.files.seal import require_seal
@@ -65,6 +66,8 @@ def _nearby(place: Path) -> str:
     """Say what to give in place of a folder that is no run."""
     if (place.parent / PLAN).is_file():
         return f"it is a part of the run {place.parent}: give that"
+    if (place / SWEEP_TABLE).is_file():
+        return f"it is the folder of a sweep, whose runs {SWEEP_TABLE} in it names: choose one, or use open_sweep"
     for depth in ("*", "*/*", "*/*/*"):  # <job>/<function>/<run id>
         names = (place.glob(f"{depth}/{name}") for name in (RESULT, PLAN))
         found = {file.parent for file in islice(chain(*names), 2 * MOST_NAMED + 2)}
