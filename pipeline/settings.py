@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -266,6 +267,7 @@ def parse_bytes(text: str | None) -> int | None:
     if text is None:
         return None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if match is None:
+    size = float(match[1]) * 2 ** UNITS[match[2]] if match else math.inf
+    if math.isinf(size):
         raise ConfigurationError([f"memory: expected a size such as 8GiB, got {text!r}"])
-    return int(float(match[1]) * 2 ** UNITS[match[2]])
+    return int(size)

@@ -47,6 +47,7 @@ WRONG = {
     "function=${foo}": "refers to 'foo', which is not there; correct the name or set it",
     "function=${oc.env:NOT_THERE}": "refers to 'NOT_THERE', which is not there",
     "memory=lots": "memory: expected a size such as 8GiB, got 'lots'",
+    "memory=1e300GiB": "memory: expected a size such as 8GiB, got '1e300GiB'",
 }
 
 

@@ -91,6 +91,11 @@ def resolve_operators(
     faults = [] if wanted else ["no operator was asked for; " + nearest("", _known())]
     for name in wanted:
         faults += _faults(name, order, output_shape)
+    if not faults and order not in (None, *(OPERATORS.get(name, order) for name in wanted)):
+        faults.append(
+            f"order={order} is the order of derivative, and {', '.join(wanted)} is asked for; leave it out, or ask "
+            "for derivative"
+        )
     if faults:
         raise ConfigurationError(faults)
     named = [

@@ -136,6 +136,12 @@ def test_operators_are_resolved_for_a_shape():
             r"gradient needs a scalar function.*\(4,\); ask for the jacobian",
         ),
         (["derivative"], None, (), "derivative needs an order from 1 to 8, got None"),
+        (
+            ["gradient", "value"],
+            2,
+            (),
+            "order=2 is the order of derivative, and gradient, value is asked for",
+        ),
         (["derivative"], 9, (), "got 9"),
         ([], None, (), "no operator was asked for"),
     ],
