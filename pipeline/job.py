@@ -77,7 +77,7 @@ class Storage:
         compression: none, or a filter of HDF5.
         level: Of the compression; None for its own default.
         symmetric: full, or packed: derivatives of order 2 and more without their repetitions.
-        format: dense, sparse (of a Jacobian or Hessian, only entries that can be other than zero),
+        format: dense, sparse (of the highest derivative, only entries that can be other than zero),
             or auto: sparse where that is much smaller.
     """
 

@@ -1,8 +1,9 @@
-"""A pattern: the entries of a matrix that can be other than zero."""
+"""A pattern: the entries of a matrix, or of a tensor of more indices, that can be other than zero."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,70 +11,39 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigurationError
-
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """Entries of an (m, n) matrix in the order of compressed sparse rows.
 
+    A tensor of more indices is the matrix whose rows are all but its last one: (m, n, n) has m n rows.
+
     Attributes:
-        shape: (m, n).
+        shape: (m, n), or that of the tensor.
         rows: Row of each entry, int64 (nnz,), ascending.
         columns: Column of each entry, int64 (nnz,), ascending within a row.
         notes: What was taken for dense because no rule for it is known.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     rows: Tensor
     columns: Tensor
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_flat(cls, flat: Tensor, shape: tuple[int, int], notes: Sequence[str] = ()) -> Pattern:
+    def of_flat(cls, flat: Tensor, shape: tuple[int, ...], notes: Sequence[str] = ()) -> Pattern:
         """Make a pattern from positions.
 
         Args:
             flat: ``row * n + column`` of each entry, in any order, repeated or not.
-            shape: (m, n).
+            shape: (m, n), or that of the tensor.
             notes: What was taken for dense.
 
         Returns:
             The pattern.
         """
         ordered = torch.unique(flat.to("cpu", torch.int64))
-        return cls(shape, ordered // shape[1], ordered % shape[1], tuple(notes))
-
-    @classmethod
-    def of_csr(cls, indptr: Tensor, indices: Tensor, shape: tuple[int, int]) -> Pattern:
-        """Make a pattern from compressed sparse rows, in which columns need not be in order.
-
-        Args:
-            indptr: Where each row begins, (m + 1,).
-            indices: Columns, (nnz,).
-            shape: (m, n).
-
-        Returns:
-            The pattern.
-
-        Raises:
-            ConfigurationError: These are no compressed sparse rows of that shape.
-        """
-        indptr, indices = indptr.to(torch.int64), indices.to(torch.int64)
-        counts = indptr.diff()
-        fits = (
-            len(indptr) == shape[0] + 1
-            and int(indptr[0]) == 0
-            and int(indptr[-1]) == len(indices)
-            and bool((counts >= 0).all())
-            and bool(((indices >= 0) & (indices < shape[1])).all())
-        )
-        if not fits:
-            raise ConfigurationError(
-                [f"sparsity: expected compressed sparse rows of a {shape[0]} x {shape[1]} matrix"]
-            )
-        rows = torch.repeat_interleave(torch.arange(shape[0]), counts)
-        return cls.of_flat(rows * shape[1] + indices, shape)
+        return cls(tuple(shape), ordered // shape[-1], ordered % shape[-1], tuple(notes))
 
     @property
     def nnz(self) -> int:
@@ -83,12 +53,21 @@ class Pattern:
     @property
     def density(self) -> float:
         """Part of the matrix that the entries are."""
-        return self.nnz / max(self.shape[0] * self.shape[1], 1)
+        return self.nnz / max(math.prod(self.shape), 1)
 
     @cached_property
     def flat(self) -> Tensor:
         """Position of each entry in the flattened matrix, int64 (nnz,), ascending."""
-        return self.rows * self.shape[1] + self.columns
+        return self.rows * self.shape[-1] + self.columns
+
+    @cached_property
+    def coordinates(self) -> Tensor:
+        """Index of each entry along every axis, int64 (axes, nnz)."""
+        places, rest = [self.columns], self.rows
+        for size in self.shape[-2:0:-1]:
+            places.append(rest % size)
+            rest = rest // size
+        return torch.stack([rest, *reversed(places)])
 
     @property
     def digest(self) -> str:
@@ -103,18 +82,53 @@ class Pattern:
         counts = torch.bincount(self.rows, minlength=self.shape[0])
         return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
-    @cached_property
-    def mirror(self) -> Tensor:
-        """Position of the transposed of each entry, int64 (nnz,), of a symmetric pattern."""
-        return torch.searchsorted(self.flat, self.columns * self.shape[1] + self.rows)
+    def ascending(self, order: int) -> Tensor:
+        """Position in the flattened tensor of each entry with its last indices in ascending order.
 
-    @property
-    def is_symmetric(self) -> bool:
-        """The transposed of every entry is an entry."""
-        if self.shape[0] != self.shape[1]:
+        Args:
+            order: How many of the last indices.
+
+        Returns:
+            int64 (nnz,).
+        """
+        places = self.coordinates
+        return self._at([*places[:-order], *places[-order:].sort(dim=0).values])
+
+    def exchanged(self, axis: int) -> Tensor:
+        """Position of each entry with two neighbouring indices exchanged, of a symmetric pattern.
+
+        Args:
+            axis: The second of their axes, counted from the end: -1 for the last two.
+
+        Returns:
+            int64 (nnz,).
+        """
+        return torch.searchsorted(self.flat, self._exchanged(axis))
+
+    def is_symmetric(self, order: int) -> bool:
+        """Tell whether every entry is one with its last indices in any other order.
+
+        Args:
+            order: How many of the last indices.
+
+        Returns:
+            Whether it is.
+        """
+        if len(set(self.shape[-order:])) > 1:
             return False
-        transposed = self.columns * self.shape[1] + self.rows
-        return torch.equal(transposed.sort().values, self.flat)
+        turned = (self._exchanged(axis) for axis in range(-1, -order, -1))
+        return all(torch.equal(flat.sort().values, self.flat) for flat in turned)
+
+    def _exchanged(self, axis: int) -> Tensor:
+        places = list(self.coordinates)
+        places[axis], places[axis - 1] = places[axis - 1], places[axis]
+        return self._at(places)
+
+    def _at(self, places: Sequence[Tensor]) -> Tensor:
+        flat = places[0]
+        for size, place in zip(self.shape[1:], places[1:], strict=True):
+            flat = torch.add(place, flat, alpha=size)
+        return flat
 
     def to_dense(self, values: Tensor) -> Tensor:
         """Fill in the zeros.
@@ -123,9 +137,9 @@ class Pattern:
             values: (…, nnz).
 
         Returns:
-            (…, m, n).
+            (…, m, n), or of the shape of the tensor.
         """
-        dense = values.new_zeros((*values.shape[:-1], self.shape[0] * self.shape[1]))
+        dense = values.new_zeros((*values.shape[:-1], math.prod(self.shape)))
         dense[..., self.flat.to(values.device)] = values
         return dense.reshape(*values.shape[:-1], *self.shape)
 
@@ -133,9 +147,9 @@ class Pattern:
         """Keep the entries.
 
         Args:
-            dense: (…, m, n).
+            dense: (…, m, n), or of the shape of the tensor.
 
         Returns:
             (…, nnz).
         """
-        return dense.flatten(-2)[..., self.flat.to(dense.device)]
+        return dense.flatten(-len(self.shape))[..., self.flat.to(dense.device)]

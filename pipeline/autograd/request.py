@@ -45,8 +45,8 @@ class Request:
         packed: Orders from 2 on are kept without their repetitions: a route that calculates only
             distinct entries gives these, `pipeline.autograd.packing`; the others give all.
         contractions: Sums over entries of derivatives asked for.
-        pattern: Entries of the Jacobian of a vector or the Hessian of a scalar that are kept, where
-            the others are known to be zero; a route may give these alone, (B, nnz), or all.
+        pattern: Entries of the highest order that are kept, where the others are known to be zero; a
+            route may give these alone, (B, nnz), or all.
         evaluated_in: Precision in which f is evaluated, where that is not the one of the points.
     """
 
@@ -130,9 +130,19 @@ class Request:
         return (*wholes, *(item.shape(self.n, self.output_shape) for item in self.contractions))
 
     @property
-    def sparse_order(self) -> int:
-        """Order that may have a pattern: its derivatives are matrices."""
+    def matrix_order(self) -> int:
+        """Order at which derivatives are matrices: no lower one has a pattern."""
         return 1 if self.output_shape else 2
+
+    @property
+    def sparse_order(self) -> int:
+        """Order that may have a pattern: the highest one, from that of matrices on."""
+        return max(self.whole_order, self.matrix_order)
+
+    @property
+    def sparse_shape(self) -> tuple[int, ...]:
+        """Shape of what may have a pattern, zeros included."""
+        return self.output_shape + (self.n,) * self.sparse_order
 
     def is_sparse(self, level: Tensor, key: Key) -> bool:
         """Tell whether a level holds the entries of the pattern alone.

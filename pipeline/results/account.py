@@ -131,8 +131,9 @@ def _dataset(results: Results, name: str) -> dict[str, Any]:
 
 def _how_stored(results: Results, name: str) -> str:
     if name.endswith(SPARSE):
-        rows, columns = results[name.removesuffix(SPARSE)].shape[1:]
-        return f" (entries of {rows} × {columns} matrices)"
+        shape = results[name.removesuffix(SPARSE)].shape[1:]
+        what = "matrices" if len(shape) == 2 else "arrays"
+        return f" (entries of {' × '.join(map(str, shape))} {what})"
     return "" if name in results.stored else " (stored packed)"
 
 

@@ -17,6 +17,8 @@ from pipeline.display import card
 from pipeline.errors import PipelineError, nearest
 from pipeline.functions.structure import Structure, unflatten
 from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_tensors import SparseTensors
+from pipeline.store.arrays.sparse_values import SparseValues
 from pipeline.store.layout import STATUS
 
 
@@ -88,11 +90,11 @@ class Evaluation:
             **{f"point {index} failed": text for index, text in list(self.failures.items())[:5]},
         }
 
-    def sparse(self, name: str) -> SparseRows:
-        """Give the matrices of a sparse result.
+    def sparse(self, name: str) -> SparseValues:
+        """Give a sparse result.
 
         Args:
-            name: jacobian or hessian.
+            name: jacobian, hessian or derivative_k.
 
         Returns:
             For SciPy, torch, or filled in.
@@ -105,8 +107,11 @@ class Evaluation:
             raise PipelineError(
                 f"no sparse {name!r} was evaluated, but {', '.join(self.datasets)}; ask for format='sparse'"
             )
-        parts = (values.cpu().numpy(), pattern.indptr.numpy(), pattern.columns.numpy())
-        return SparseRows(*parts, pattern.shape[1])
+        array = values.cpu().numpy()
+        if len(pattern.shape) > 2:
+            return SparseTensors(array, pattern.flat.numpy(), pattern.shape)
+        indptr, columns = pattern.indptr.numpy(), pattern.columns.numpy()
+        return SparseRows(array, indptr, columns, pattern.shape[1])
 
     def __getattr__(self, name: str) -> Tensor:
         datasets: Mapping[str, Tensor] = self.__dict__.get("datasets", {})

@@ -245,9 +245,10 @@ def _kept_name(results: Results, name: str) -> str:
 def _pattern(results: Results, name: str) -> Pattern | None:
     if not name.endswith(SPARSE):
         return None
-    rows = results.sparse(name)
-    indptr, indices = torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices)
-    return Pattern.of_csr(indptr, indices, (rows.shape[1], rows.shape[2]))
+    sparse = results.sparse(name)
+    shape = sparse.shape[1:]
+    flat = np.ravel_multi_index(sparse.coordinates, shape)
+    return Pattern.of_flat(torch.from_numpy(flat), shape)
 
 
 def _same(results: Results, one: str, other: str, row: int) -> bool:

@@ -39,7 +39,7 @@ def layout_of(work: Work) -> layout.Layout:
         storage=work.job.storage,
         directions=_directions(work),
         masses=work.masses,
-        pattern=_stored(work.pattern, 1 if function.output_shape else 2),
+        pattern=_stored(work.pattern, len(function.output_shape)),
     )
 
 
@@ -74,7 +74,7 @@ def grid_of(work: Work) -> dict[str, Any]:
     return spec | {f"axis_{column}": axis.numpy() for column, axis in enumerate(axes, 1)}
 
 
-def _stored(pattern: Pattern | None, order: int) -> layout.Pattern | None:
+def _stored(pattern: Pattern | None, outputs: int) -> layout.Pattern | None:
     if pattern is None:
         return None
-    return layout.Pattern(order, pattern.shape, pattern.flat.numpy())
+    return layout.Pattern(len(pattern.shape) - outputs, pattern.shape, pattern.flat.numpy())

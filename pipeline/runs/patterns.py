@@ -13,7 +13,9 @@ import torch
 from pipeline.autograd.pattern import Pattern
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.job import Format
-from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_tensors import SparseTensors
+from pipeline.store.arrays.sparse_values import SparseValues
+from pipeline.store.layout import SPARSE
 from pipeline.store.reading.reader import open_results
 
 KINDS = (
@@ -27,8 +29,9 @@ def read_pattern(given: Any) -> Pattern:
     """Read a pattern; of stored numbers only the place counts, so that a stored zero is an entry.
 
     Args:
-        given: A file or the directory of a run; or `SparseRows` of another result, a matrix of
-            scipy.sparse, or a mask (m, n), sparse or dense, of torch or NumPy.
+        given: A file or the directory of a run; or what `sparse` gives of another result, a matrix
+            of scipy.sparse, or a mask (m, n), sparse or dense, of torch or NumPy; of as many indices
+            as the derivative has.
 
     Returns:
         The pattern, of its own shape.
@@ -81,38 +84,37 @@ def sparse_format(format: Format, pattern: Any) -> Format:  # noqa: A002 - the u
 
 def _of_matrix(matrix: Any, name: str) -> Pattern:
     shape: tuple[int, ...]
-    if isinstance(matrix, SparseRows):
-        rows, columns, shape = matrix.rows, matrix.indices, matrix.shape[1:]
+    if isinstance(matrix, SparseValues):
+        places, shape = matrix.coordinates, matrix.shape[1:]
     elif isinstance(matrix, torch.Tensor) and matrix.layout != torch.strided:
-        rows, columns = matrix.to_sparse().coalesce().indices().cpu()
-        shape = tuple(matrix.shape)
+        places, shape = tuple(matrix.to_sparse().coalesce().indices().cpu()), tuple(matrix.shape)
     elif hasattr(matrix, "tocoo"):  # of scipy.sparse
         entries = matrix.tocoo()
-        rows, columns, shape = entries.row, entries.col, entries.shape
+        places, shape = getattr(entries, "coords", (entries.row, entries.col)), entries.shape
     else:
         mask = _mask(matrix, name)
-        rows, columns = mask.nonzero()
-        shape = mask.shape
-    first, second = (torch.as_tensor(np.asarray(each, dtype=np.int64)) for each in (rows, columns))
-    return Pattern.of_flat(first * shape[1] + second, (shape[0], shape[1]))
+        places, shape = mask.nonzero(), mask.shape
+    flat = np.ravel_multi_index(tuple(np.asarray(each, np.int64) for each in places), shape)
+    return Pattern.of_flat(torch.from_numpy(flat), shape)
 
 
 def _mask(matrix: Any, name: str) -> np.ndarray[Any, Any]:
     mask = matrix.cpu().numpy() if isinstance(matrix, torch.Tensor) else np.asarray(matrix)
-    if mask.ndim != 2 or mask.dtype.kind not in "biuf":
+    if mask.ndim < 2 or mask.dtype.kind not in "biuf":
         raise ConfigurationError(
             [f"pattern: expected {KINDS}; got {name} of shape {mask.shape} and dtype {mask.dtype}"]
         )
     return mask
 
 
-def _of_result(path: Path) -> SparseRows:
+def _of_result(path: Path) -> SparseValues:
     with open_results(path) as results:
-        found = [name for name in ("jacobian", "hessian") if f"{name}_sparse" in results.stored]
+        found = [name for name in results.stored if name.endswith(SPARSE)]
         if not found:
             raise PipelineError(f"it has no sparse derivative, but {', '.join(results.stored)}")
-        rows = results.sparse(found[0])
-        return SparseRows(np.empty((0, rows.nnz)), rows.indptr, rows.indices, rows.shape[2])
+        sparse = results.sparse(found[0])
+        entries = np.ravel_multi_index(sparse.coordinates, sparse.shape[1:])
+        return SparseTensors(np.empty((0, sparse.nnz)), entries, sparse.shape[1:])
 
 
 def _of_npz(path: Path) -> Any:

@@ -82,16 +82,16 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Which entries of matrices are stored.
+    """Which entries of derivatives are stored.
 
     Attributes:
-        order: Order of the derivatives that are such matrices.
-        shape: (m, n).
-        entries: Where each entry lies in the flattened matrix, ascending, (nnz,).
+        order: Of the derivatives.
+        shape: (m, n), or more indices.
+        entries: Where each entry lies in the flattened derivative, ascending, (nnz,).
     """
 
     order: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     entries: NDArray[np.int64]
 
 
@@ -297,15 +297,19 @@ def create_dimensions(file: h5py.File, layout: Layout, points: int) -> None:
 
 def _describe_pattern(file: h5py.File, layout: Layout, pattern: Pattern) -> None:
     axes = layout.axes(pattern.order)
-    name, n = sparse_dimension(pattern.order), pattern.shape[1]
+    name, n = sparse_dimension(pattern.order), pattern.shape[-1]
     axis = file.create_dataset(name, data=pattern.entries)
     # CF, section 8.2, lossless compression by gathering
     axis.attrs["compress"] = " ".join(axes if layout.output_shape == () else ("output", *axes))
     axis.attrs["long_name"] = "entries that can be other than zero: where they lie in the whole"
     axis.make_scale(name)
-    indptr = np.searchsorted(pattern.entries, np.arange(pattern.shape[0] + 1) * n)
-    csr = {"indptr": indptr, "indices": pattern.entries % n, "shape": np.array(pattern.shape)}
-    write_group(file, "sparsity", csr)
+    where = {"shape": np.array(pattern.shape)}
+    if len(pattern.shape) > 2:
+        where["coordinates"] = np.stack(np.unravel_index(pattern.entries, pattern.shape))
+    else:
+        where["indptr"] = np.searchsorted(pattern.entries, np.arange(pattern.shape[0] + 1) * n)
+        where["indices"] = pattern.entries % n
+    write_group(file, "sparsity", where)
 
 
 def describe_dataset(file: h5py.File, dataset: Dataset) -> None:

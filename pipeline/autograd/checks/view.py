@@ -57,9 +57,12 @@ class View:
         assert pattern is not None, "there are such entries"
         if self.weights is None:
             return pattern.to_dense(row)
-        along = (self.weights if order == 1 else self.weights * self.vectors[0]).to(row)
-        terms = row * along[pattern.rows.to(row.device)]
-        result = row.new_zeros(pattern.shape[1])
+        along = [*([self.weights] if self.weights.ndim else []), *self.vectors[: order - 1]]
+        places = pattern.coordinates.to(row.device)
+        terms = row if self.weights.ndim else row * self.weights.to(row)
+        for vector, place in zip(along, places[:-1], strict=True):
+            terms = terms * vector.to(row)[place]
+        result = row.new_zeros(pattern.shape[-1])
         return result.index_add(0, pattern.columns.to(row.device), terms)
 
     def reference(self, point: Tensor, step: Tensor | None = None) -> list[Tensor]:

@@ -313,9 +313,12 @@ def _symmetry(request: Request, level: Tensor) -> float | None:
         return None
     kept = level[level.isfinite().all(dim=1)]
     size = kept.abs().amax(dim=1) if kept.numel() else kept.new_zeros(0)
-    gap = (kept - kept[:, pattern.mirror.to(kept.device)]).abs()
+    if not len(size):
+        return None
+    turned = [pattern.exchanged(axis) for axis in range(-1, -request.whole_order, -1)]
+    gaps = [(kept - kept[:, each.to(kept.device)]).abs().amax(dim=1) for each in turned]
     tiny = torch.finfo(level.dtype).tiny
-    return float((gap.amax(dim=1) / size.clamp_min(tiny)).max()) if len(size) else None
+    return float((torch.stack(gaps) / size.clamp_min(tiny)).max())
 
 
 def _require_agreement(trial: Trial, oracle: Oracle) -> None:

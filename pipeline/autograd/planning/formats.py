@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,8 +80,8 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
         names = ", ".join(operator.name for operator in operators)
         raise ConfigurationError(
             [
-                "format=sparse keeps the jacobian of a vector or the hessian of a scalar function as the "
-                f"highest order, and no sums of entries; got {names} of a function with output shape "
+                "format=sparse keeps the highest derivative, if it has two indices or more, and no sums of "
+                f"entries; got {names} of a function with output shape "
                 f"{request.output_shape}; ask for the others in a job of their own, or for format=dense"
             ]
         )
@@ -99,7 +99,7 @@ def choose_pattern(form: Form, request: Request, operators: tuple[Operator, ...]
         ) from None
     if form.format == "auto" and pattern.density > DENSEST:
         return None
-    log.info("sparse: %d of %d x %d entries are kept", pattern.nnz, *pattern.shape)
+    log.info("sparse: %d of %s entries are kept", pattern.nnz, spell_shape(pattern.shape))
     return pattern
 
 
@@ -147,10 +147,10 @@ def confirm_pattern(request: Request) -> tuple[Pattern | None, tuple[str, ...]]:
     missing = found.flat[~torch.isin(found.flat, given.flat)]
     if len(missing) == 0:
         return replace(given, notes=("given, and confirmed by the operations of the function",)), ()
-    row, column = divmod(int(missing[0]), given.shape[1])
+    lacking = Pattern.of_flat(missing[:1], given.shape).coordinates[:, 0].tolist()
     return given, (
         f"the given pattern leaves out {len(missing)} entries that the operations of the function can "
-        f"make, such as row {row}, column {column}: add them to {WHERE[said[0]]}, or leave it "
+        f"make, such as {spell_entry(lacking)}: add them to {WHERE[said[0]]}, or leave it "
         "out for the pattern to be found",
     )
 
@@ -169,38 +169,52 @@ def may_pay(form: str, shape: tuple[int, int]) -> bool:
 
 
 def _given(form: Form, request: Request, operators: tuple[Operator, ...]) -> Pattern | None:
-    shape = (request.m if request.output_shape else request.n, request.n)
+    shape = request.sparse_shape
     names = [operator.name for operator in operators if operator.order == request.order]
     if form.user is not None:
-        return _of_user(form.user, shape, request)
+        return _of_user(form.user, request)
     known = [form.given[name] for name in names if name in form.given]
     if not known or request.variable.spec() is not None:
         return None
     pattern = Pattern.of_flat(_flat(known[0](request.n), shape), shape, (AUTHORS,))
-    if not request.output_shape and not pattern.is_symmetric:
+    if not pattern.is_symmetric(request.sparse_order):
         raise ConfigurationError(["sparsity: the pattern of a Hessian has to be symmetric"])
     return pattern
 
 
-def _of_user(pattern: Pattern, shape: tuple[int, int], request: Request) -> Pattern:
-    what = "the Jacobian" if request.output_shape else "the Hessian"
+def _of_user(pattern: Pattern, request: Request) -> Pattern:
+    order, shape = request.sparse_order, request.sparse_shape
+    what = {1: "the Jacobian", 2: "the Hessian"}.get(order, f"the derivative of order {order}")
     if tuple(pattern.shape) != shape:
         raise ConfigurationError(
             [
-                f"pattern: expected {shape[0]} x {shape[1]}, the shape of {what}, got {pattern.shape[0]} x "
-                f"{pattern.shape[1]}; give that of this function, or leave it out for the pattern to be found"
+                f"pattern: expected {spell_shape(shape)}, the shape of {what}, got "
+                f"{spell_shape(pattern.shape)}; give that of this function, or leave it out for the "
+                "pattern to be found"
             ]
         )
-    if not request.output_shape and not pattern.is_symmetric:
+    if not pattern.is_symmetric(order):
         raise ConfigurationError(
             ["pattern: that of a Hessian has to be symmetric; give both of its triangles"]
         )
     return replace(pattern, notes=(USERS,))
 
 
-def _flat(made: Any, shape: tuple[int, int]) -> Tensor:
+def spell_shape(shape: Sequence[int]) -> str:
+    """A shape as ``3 x 4 x 4``."""
+    return " x ".join(map(str, shape))
+
+
+def spell_entry(place: Sequence[int]) -> str:
+    """An entry in words."""
+    if len(place) == 2:
+        return f"row {place[0]}, column {place[1]}"
+    return f"({', '.join(map(str, place))})"
+
+
+def _flat(made: Any, shape: tuple[int, ...]) -> Tensor:
     if isinstance(made, tuple):
-        rows, columns = (torch.as_tensor(each).to(torch.int64) for each in made)
+        places = [torch.as_tensor(each).to(torch.int64) for each in made]
     else:
         mask = torch.as_tensor(made)
         if tuple(mask.shape) != shape:
@@ -209,8 +223,13 @@ def _flat(made: Any, shape: tuple[int, int]) -> Tensor:
                     f"sparsity: expected a mask of shape {shape} or (rows, columns), got shape {tuple(mask.shape)}"
                 ]
             )
-        rows, columns = (mask != 0).nonzero().unbind(1)
-    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-    if rows.shape != columns.shape or not bool(inside.all()):
+        places = list((mask != 0).nonzero().unbind(1))
+    fits = len(places) == len(shape) and len({each.shape for each in places}) == 1
+    if not fits or not all(
+        bool(((each >= 0) & (each < size)).all()) for each, size in zip(places, shape, strict=True)
+    ):
         raise ConfigurationError([f"sparsity: rows and columns have to lie within {shape}"])
-    return rows * shape[1] + columns
+    flat = places[0]
+    for size, each in zip(shape[1:], places[1:], strict=True):
+        flat = flat * size + each
+    return flat

@@ -1,13 +1,15 @@
 """Routes `coloured` and `coloured_compiled`: a few coloured directions in place of all, eager or compiled.
 
 The entries of a sparse Jacobian or Hessian are read from products with sums of unit vectors that do
-not disturb one another. What the pattern leaves out is not looked at: the comparison with the
+not disturb one another; those of a higher derivative from such products with the entries of the
+derivative below it. What the pattern leaves out is not looked at: the comparison with the
 reference, along random directions, is of the whole derivative.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -26,12 +28,7 @@ from pipeline.autograd.routes.compiled import (
 )
 from pipeline.autograd.sparsity.compression import Compression, compress, seeds
 
-SIDES = {
-    "fwd": "fwd",
-    "rev": "rev",
-    BOTH: "both",
-    "fwd_over_rev": "symmetric",
-}
+FIRST = ("fwd_over_rev",)  # of a Hessian
 
 
 class ColouredRoute(Route):
@@ -42,10 +39,14 @@ class ColouredRoute(Route):
     pointwise: ClassVar[bool] = False
 
     def modes(self, request: Request) -> tuple[str, ...]:
-        """Columns, rows or both of a Jacobian; columns of a Hessian."""
+        """Columns, rows or both of a Jacobian; columns of a Hessian, and of every order above these."""
+        above = request.sparse_order - request.matrix_order
         if request.keys[-1] != request.sparse_order:  # sums of entries come after whole derivatives
             return ()
-        return ("fwd", "rev", BOTH) if request.order == 1 else ("fwd_over_rev",)
+        if above and request.pattern is None:
+            return ()
+        lowest = ("fwd", "rev", BOTH)[: 2 if above else 3] if request.output_shape else FIRST
+        return tuple("fwd_over_" * above + mode for mode in lowest)
 
     def least_seconds(self, request: Request, mode: str) -> float:
         """Of loading forward mode; a pattern alone is found sooner."""
@@ -57,11 +58,11 @@ class ColouredRoute(Route):
         Returns:
             The cost at the largest chunk that fits.
         """
-        directions = compress(request, SIDES[mode]).directions
+        most = _most(compress(request, mode))
         return count_eager(
             lambda size: self.prepare(request, mode, size, 1),
             request.example[None],
-            (chunk or max(directions, 1), chunk or 1),
+            (chunk or most, chunk or 1),
             budget,
             FUNC_SECONDS,
         )
@@ -72,13 +73,13 @@ class ColouredRoute(Route):
         Returns:
             The batch evaluation.
         """
-        compression = compress(request, SIDES[mode])
-        operator = compressed(request, compression, chunk)
+        compressions = compress(request, mode)
+        operator = compressed(request, compressions, chunk)
 
         def evaluate(points: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
                 levels = operator(points)
-            return read(request, compression, [level.to(points.dtype) for level in levels])
+            return read(request, compressions[-1], [level.to(points.dtype) for level in levels])
 
         return evaluate
 
@@ -106,12 +107,11 @@ class ColouredCompiledRoute(Route):
         Returns:
             The cost.
         """
-        compression = compress(request, SIDES[mode])
-        directions = max(compression.directions, 1)
+        compressions = compress(request, mode)
         return count_compiled(
-            lambda size: compressed(request, compression, size),
+            lambda size: compressed(request, compressions, size),
             request,
-            directions,
+            _most(compressions),
             (chunk, budget),
             fold_constants,
         )
@@ -122,33 +122,40 @@ class ColouredCompiledRoute(Route):
         Returns:
             The batch evaluation.
         """
-        compression = compress(request, SIDES[mode])
-        operator = compressed(request, compression, max(compression.directions, 1))
+        compressions = compress(request, mode)
+        operator = compressed(request, compressions, _most(compressions))
         compiled = compile_batch(operator, request, batch, fold_constants)
-        return lambda points: read(request, compression, compiled(points))
+        return lambda points: read(request, compressions[-1], compiled(points))
 
 
-def compressed(request: Request, compression: Compression, chunk: int) -> Evaluate:
+def compressed(request: Request, compressions: tuple[Compression, ...], chunk: int) -> Evaluate:
     """Lower orders as they are, and the highest one along coloured directions.
 
     Args:
         request: What is evaluated.
-        compression: The directions.
+        compressions: The directions, of the lowest order first.
         chunk: Directions evaluated together.
 
     Returns:
         A function from points (B, d) to each order asked for, the highest one as (B, results).
     """
+    lowest, *above = compressions
 
     def at_point(point: Tensor) -> Levels:
         g, z = request.at(point)
-        below = differentiate(g, ("rev",) * (request.order - 1), chunk)
-        lower, results = _along(below, compression, chunk)(z)
-        return *lower, results
+        below = differentiate(g, ("rev",) * (request.matrix_order - 1), chunk)
+        along = _along(below, lowest, chunk)
+        if not above:
+            lower, results = along(z)
+        else:
+            wholes = differentiate(g, ("rev",) * max((0, *request.orders[:-1])), chunk)
+            lower = wholes(z) if request.orders[:-1] else ()
+            results = _above(lambda z: along(z)[1], compressions, chunk)(z)
+        return (*(lower[order] for order in request.orders[:-1]), results)
 
     def evaluate(points: Tensor) -> tuple[Tensor, ...]:
-        levels = torch.func.vmap(at_point)(points)
-        return tuple(levels[order] for order in request.orders)
+        levels: tuple[Tensor, ...] = torch.func.vmap(at_point)(points)
+        return levels
 
     return evaluate
 
@@ -198,6 +205,40 @@ def _along(
         return lower, torch.cat(blocks) if blocks else z.new_zeros(0)
 
     return evaluate
+
+
+def _above(
+    results: Callable[[Tensor], Tensor], compressions: tuple[Compression, ...], chunk: int
+) -> Callable[[Tensor], Tensor]:
+    """Results of the highest order from those of the lowest: columns of what has been read below."""
+    for below, step in pairwise(compressions):
+        results = _columns(results, below.index, step, chunk)
+    return results
+
+
+def _columns(
+    results: Callable[[Tensor], Tensor], index: Tensor, step: Compression, chunk: int
+) -> Callable[[Tensor], Tensor]:
+    def entries(z: Tensor) -> Tensor:
+        return results(z)[index.to(z.device)]
+
+    def evaluate(z: Tensor) -> Tensor:
+        def forward(tangent: Tensor) -> Tensor:
+            along: Tensor = torch.func.jvp(entries, (z,), (tangent,))[1]
+            return along
+
+        blocks = [
+            torch.func.vmap(forward)(tangents).reshape(-1)
+            for tangents in seeds(step.columns, step.forward, chunk, z)
+        ]
+        return torch.cat(blocks) if blocks else z.new_zeros(0)
+
+    return evaluate
+
+
+def _most(compressions: tuple[Compression, ...]) -> int:
+    """Directions of the level that has most of them."""
+    return max(1, *(step.directions for step in compressions))
 
 
 def _forward(

@@ -217,13 +217,15 @@ def _sparse(request: Request, dag: Dag, outputs: Tensor) -> list[Tensor]:
     from pipeline.autograd.scalar.derivatives import differentiate, entries
 
     assert request.pattern is not None
-    below = differentiate(dag, outputs, request.n, request.sparse_order - 1)
-    roots = below[-1].reshape(-1).tolist()
-    found = entries(dag, roots, request.n, ascending=request.sparse_order == 2)
-    kept = [found.get(place, ZERO) for place in request.pattern.flat.tolist()]
-    _require_all(len(found), sum(node != ZERO for node in kept))
-    levels = [*below, torch.tensor(kept, dtype=torch.int64)]
-    return [levels[order] for order in request.orders]
+    order, lowest = request.sparse_order, request.matrix_order
+    levels = differentiate(dag, outputs, request.n, max(lowest - 1, 0, *request.orders[:-1]))
+    found = dict(enumerate(levels[lowest - 1].reshape(-1).tolist()))
+    for level in range(lowest, order + 1):
+        found = entries(dag, found, request.n, ascending=level > 1)
+    places = request.pattern.ascending(order).tolist()
+    _require_all(len(found), len(found.keys() & set(places)))
+    kept = torch.tensor([found.get(place, ZERO) for place in places], dtype=torch.int64)
+    return [*(levels[each] for each in request.orders[:-1]), kept]
 
 
 def _require_all(found: int, kept: int) -> None:

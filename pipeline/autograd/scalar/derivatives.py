@@ -6,6 +6,7 @@ higher orders is used: only entries with ascending input indices are derived.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
 
 import torch
@@ -59,29 +60,28 @@ def gradient(dag: Dag, root: int, variables: list[int]) -> list[int]:
     return [cotangents.get(variable, ZERO) for variable in variables]
 
 
-def entries(dag: Dag, roots: list[int], n: int, ascending: bool) -> dict[int, int]:
-    """Nodes of the entries of a matrix of derivatives that are not the number 0.
+def entries(dag: Dag, roots: Mapping[int, int], n: int, ascending: bool) -> dict[int, int]:
+    """Nodes of the entries of derivatives that are not the number 0.
 
     Args:
         dag: The graph; it grows.
-        roots: What is differentiated: a row for each.
+        roots: What is differentiated: position -> node.
         n: Number of inputs.
-        ascending: The matrix is symmetric, and is derived on and above its diagonal.
+        ascending: The roots are derivatives themselves: only by inputs from their own last one on,
+            position % n, since the order does not matter.
 
     Returns:
-        ``row * n + column`` -> node.
+        ``position * n + input`` -> node.
     """
     touch(dag)
     columns = {dag.variable(index): index for index in range(n)}
     found: dict[int, int] = {}
-    for row, root in enumerate(roots):
+    for place, root in roots.items():
+        least = place % n if ascending else 0
         for node, cotangent in _cotangents(dag, root).items():
             column = columns.get(node, -1)
-            if cotangent == ZERO or column < (row if ascending else 0):
-                continue
-            found[row * n + column] = cotangent
-            if ascending:
-                found[column * n + row] = cotangent
+            if cotangent != ZERO and column >= least:
+                found[place * n + column] = cotangent
     return found
 
 

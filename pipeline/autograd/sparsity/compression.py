@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -29,7 +29,7 @@ class Compression:
     """How a matrix (m, n) is compressed, and read again.
 
     Attributes:
-        pattern: Of the matrix.
+        pattern: Of the matrix, or of the tensor whose entries are those of the matrix.
         columns: Colour of each column, (n,), -1 for none: the sum over those of one colour is
             evaluated in one forward sweep.
         rows: Colour of each row, (m,), in one backward sweep.
@@ -57,26 +57,30 @@ class Compression:
         return self.forward + self.backward
 
 
-def compress(request: Request, mode: str) -> Compression:
+def compress(request: Request, mode: str) -> tuple[Compression, ...]:
     """Colour the pattern of a request for a mode.
 
     Args:
-        request: What is evaluated: a Jacobian of a vector, or a Hessian of a scalar.
-        mode: Of the last level: ``fwd`` by columns, ``rev`` by rows, ``both``; Hessians by columns.
+        request: What is evaluated.
+        mode: From the outermost level on, as routes spell it: ``fwd`` by columns, ``rev`` by rows,
+            ``fwd_and_rev`` by both; Hessians of scalars by columns that mirror rows.
 
     Returns:
-        The compression.
+        The compressions of the order at which derivatives are matrices and of those above it. There
+        the matrix has a row for each entry that was read one order below.
 
     Raises:
         RefusedError: There is no pattern, or it takes nearly as many directions as there are.
     """
+    side = mode.rsplit("_over_", 1)[-1] if request.output_shape else "symmetric"
     m, n = (request.m, request.n) if request.output_shape else (request.n, request.n)
-    most = {"rev": m, "both": min(m, n)}.get(mode, n)
+    most = {"rev": m, "fwd_and_rev": min(m, n)}.get(side, n)
     if request.pattern is None and min(m, n) < SMALL:
         raise RefusedError(f"a {m} x {n} matrix is too small for a pattern to pay")
-    found = _read(known_pattern(request), mode)
-    if request.pattern is None and found.directions > NEGLIGIBLE * most:
-        raise RefusedError(f"its pattern takes {found.directions} directions of {most}")
+    found = _read(known_pattern(request), side, request.sparse_order - request.matrix_order)
+    directions = max(step.directions for step in found)
+    if request.pattern is None and directions > NEGLIGIBLE * most:
+        raise RefusedError(f"its pattern takes {directions} directions of {most}")
     return found
 
 
@@ -120,20 +124,31 @@ def _count(colors: Tensor) -> int:
 
 
 @lru_cache(maxsize=8)
-def _read(pattern: Pattern, mode: str) -> Compression:
+def _read(pattern: Pattern, side: str, above: int) -> tuple[Compression, ...]:
+    if above == 0:
+        return (_matrix(pattern, side),)
+    # entries of the order below that leave no trace in this one need not be told apart
+    before, row = torch.unique(pattern.rows, return_inverse=True)
+    below = Pattern.of_flat(before, pattern.shape[:-1])
+    matrix = Pattern((below.nnz, pattern.shape[-1]), row, pattern.columns)
+    step = replace(_matrix(matrix, "fwd"), pattern=pattern)
+    return (*_read(below, side, above - 1), step)
+
+
+def _matrix(pattern: Pattern, side: str) -> Compression:
     m, n = pattern.shape
     none = {"rows": torch.full((m,), -1), "columns": torch.full((n,), -1)}
-    if mode == "symmetric":
+    if side == "symmetric":
         colors = color_star(pattern)
         alone = is_alone(pattern, colors)
         row = torch.where(alone, pattern.rows, pattern.columns)
         column = torch.where(alone, pattern.columns, pattern.rows)
         return Compression(pattern, colors, none["rows"], colors[column] * m + row)
-    if mode == "fwd":
+    if side == "fwd":
         colors = color_columns(pattern)
         index = colors[pattern.columns] * m + pattern.rows
         return Compression(pattern, colors, none["rows"], index)
-    if mode == "rev":
+    if side == "rev":
         colors = color_rows(pattern)
         index = colors[pattern.rows] * n + pattern.columns
         return Compression(pattern, none["columns"], colors, index)

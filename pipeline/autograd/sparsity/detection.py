@@ -1,7 +1,8 @@
-"""Finds the pattern of a Jacobian or Hessian, exact for all inputs, from one call of the function."""
+"""Finds the pattern of a derivative, exact for all inputs, from one call of the function."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,10 +12,13 @@ from pipeline.autograd.functions.following import reads
 from pipeline.autograd.pattern import Pattern
 from pipeline.autograd.request import RefusedError
 from pipeline.autograd.scalar.plain import require_own_derivatives
+from pipeline.autograd.sparsity.higher import lifted
 from pipeline.autograd.sparsity.propagation import Propagation, nothing
 from pipeline.autograd.sparsity.sets import TooManyError
 from pipeline.autograd.sparsity.tracker import Tracker
 from pipeline.errors import told
+
+LARGEST = 1 << 62  # entries, zeros included, whose positions are whole numbers of 64 bits
 
 
 def detect(
@@ -28,8 +32,8 @@ def detect(
     Args:
         f: Maps one point (n,) to () or (m,).
         point: An example, (n,).
-        order: 1 for the Jacobian (m, n), where a scalar has m = 1; 2 for the Hessian (n, n) of a
-            scalar, or of all outputs together.
+        order: 1 for the Jacobian (m, n), where a scalar has m = 1; above it of the shape of the
+            derivative, (n,) * order of a scalar and (m,) + (n,) * order of a vector.
         held: What f refers to that is another at every point, though nothing is differentiated
             with respect to it; all else that f refers to is constant.
 
@@ -58,7 +62,7 @@ def _follow(
     f: Callable[[Tensor], Tensor], point: Tensor, order: int, held: tuple[Tensor, ...]
 ) -> Pattern:
     n = len(point)
-    sets = Propagation(n, order)
+    sets = Propagation(n, min(order, 2))
     tracker = Tracker(sets)
     x = point.detach().clone()
     functional = torch.func.functionalize(f, remove="mutations")
@@ -68,12 +72,14 @@ def _follow(
         tracker.remember(x, sets.start)
         y = functional(x)
     outputs = tracker.of(y)
-    shape = (y.numel(), n) if order == 1 else (n, n)
+    shape = (y.numel(), n) if order == 1 else (*y.shape, *(n,) * order)
+    if math.prod(shape) > LARGEST:
+        raise TooManyError
     if outputs is None:
         flat = torch.zeros(0, dtype=torch.int64)
     elif order == 1:
         flat = sets.entries_of_jacobian(outputs, n)
     else:
-        flat = sets.entries_of_hessian(outputs, n)
+        flat = lifted(torch.unique(sets.entries_of_hessians(outputs, n)), n, order)
     notes = [f"{name} is taken for dense" for name in dict.fromkeys(tracker.notes)]
     return Pattern.of_flat(flat, shape, notes)

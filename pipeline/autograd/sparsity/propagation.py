@@ -169,30 +169,32 @@ class Propagation:
         rows, columns = self._inputs.members(_flat(outputs.inputs))
         return torch.from_numpy(rows * n + columns)
 
-    def entries_of_hessian(self, outputs: Tracked, n: int) -> Tensor:
-        """Flat positions in the Hessian of any of the outputs that can be other than zero.
+    def entries_of_hessians(self, outputs: Tracked, n: int) -> Tensor:
+        """Flat positions in the Hessians of the outputs, one after the other, that can be other than zero.
 
         Args:
             outputs: The outputs.
             n: Number of inputs.
 
         Returns:
-            int64, some of them repeated; symmetric.
+            int64, of an array (m, n, n), some of them repeated; symmetric.
 
         Raises:
             TooManyError: There are too many.
         """
-        events = distinct(self._events.members(distinct(_flat(outputs.events)))[1])
+        output, events = self._events.members(_flat(outputs.events))
         left, right = np.concatenate(self._pairs)[events].T
         known = len(self._inputs)
-        keys = distinct(left * known + right)
-        left, right = keys // known, keys % known
+        keys = distinct((output * known + left) * known + right)
+        output, left, right = keys // known**2, keys // known % known, keys % known
         if int((self._inputs.sizes(left) * self._inputs.sizes(right)).sum()) > MOST:
             raise TooManyError
         event, rows = self._inputs.members(left)
         at, columns = self._inputs.members(right[event])
-        flat = distinct(rows[at] * n + columns)
-        return torch.from_numpy(np.concatenate([flat, flat % n * n + flat // n]))
+        owners, rows = output[event[at]] * n, rows[at]
+        flat = distinct((owners + rows) * n + columns)
+        mirrored = (flat // n**2 * n + flat % n) * n + flat // n % n
+        return torch.from_numpy(np.concatenate([flat, mirrored]))
 
     def _meet(self, a: Tensor, b: Tensor) -> Tensor:
         """New events: the sets of a and b interact."""

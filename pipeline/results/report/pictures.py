@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.display import spell_points
 from pipeline.results.report.fields import Field
 from pipeline.results.report.reach import scaled, within_reach
-from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_values import SparseValues
 
 WIDE = 1e3  # ratio of largest to smallest value from which a scale is logarithmic
 MOST_CELLS = 200  # along each side of the picture of a pattern
@@ -231,8 +231,10 @@ def pattern(
     return _picture(figure, title, words)
 
 
-def structure(title: str, matrices: SparseRows) -> Picture:
+def structure(title: str, matrices: SparseValues) -> Picture:
     """Draw which entries of sparse matrices are stored, several in one cell where they are many.
+
+    Of arrays with more indices the last two are drawn: an entry wherever one of the others has one.
 
     Args:
         title: Of what.
@@ -242,10 +244,10 @@ def structure(title: str, matrices: SparseRows) -> Picture:
         The picture.
     """
     figure, axes = _canvas(height=3.6)
-    shape = matrices.shape[1:]
+    shape, (rows, columns) = matrices.shape[-2:], matrices.coordinates[-2:]
     cells = [min(length, MOST_CELLS) for length in shape]
     edges = [np.linspace(0, length, count + 1) for length, count in zip(shape, cells, strict=True)]
-    counts, *_ = np.histogram2d(matrices.rows + 0.5, matrices.indices + 0.5, bins=edges)
+    counts, *_ = np.histogram2d(rows + 0.5, columns + 0.5, bins=edges)
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     axes.imshow(
         counts > 0, cmap=_map("Greys"), vmin=0, vmax=1, interpolation="nearest", aspect="auto",

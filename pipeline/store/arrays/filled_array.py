@@ -1,12 +1,13 @@
-"""Matrices of which the entries of one pattern are stored, and how they look in full.
+"""Derivatives of which the entries of one pattern are stored, and how they look in full.
 
-The dimension along the entries says where each lies in the flattened matrix, as CF-1.11 describes
+The dimension along the entries says where each lies in the flattened derivative, as CF-1.11 describes
 it in section 8.2, "Lossless compression by gathering"; the group `sparsity` says the same as
-compressed sparse rows.
+compressed sparse rows, or as coordinates where there are more than two indices.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.store.arrays.gathered_array import GatheredArray
 from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_tensors import SparseTensors
+from pipeline.store.arrays.sparse_values import SparseValues
 from pipeline.store.arrays.stored_array import StoredArray
 from pipeline.store.layout import Dataset
 
@@ -25,7 +28,7 @@ class Whole:
 
     Attributes:
         dataset: The whole.
-        entries: Where each stored entry lies in the flattened matrix, ascending.
+        entries: Where each stored entry lies in the flattened derivative, ascending.
     """
 
     dataset: Dataset
@@ -41,16 +44,18 @@ class FilledArray(GatheredArray):
     """
 
     def __init__(self, whole: Whole, stored: StoredArray) -> None:
-        super().__init__(whole.dataset, stored, axes=2)
+        super().__init__(whole.dataset, stored, axes=len(whole.dataset.shape))
         self._entries = whole.entries
 
     @property
     def entries(self) -> NDArray[np.integer[Any]]:
-        """Where each stored entry lies in the flattened matrix, ascending."""
+        """Where each stored entry lies in the flattened derivative, ascending."""
         return self._entries
 
-    def rows(self) -> SparseRows:
-        """The matrices as compressed sparse rows."""
+    def sparse(self) -> SparseValues:
+        """Matrices as compressed sparse rows, what has more indices by coordinates."""
+        if len(self.shape) > 3:
+            return SparseTensors(self.stored, self._entries, self.shape[1:])
         m, n = self.shape[1:]
         indptr = np.searchsorted(self._entries, np.arange(m + 1) * n)
         return SparseRows(self.stored, indptr, self._entries % n, n)
@@ -66,20 +71,20 @@ class FilledArray(GatheredArray):
         Returns:
             Which of them each is, -1 for zeros.
         """
-        everything = np.arange(self.shape[1] * self.shape[2]) if wanted is None else wanted
+        everything = np.arange(math.prod(self.shape[1:])) if wanted is None else wanted
         if not len(self._entries):
             return np.full(len(everything), -1)
         places = np.searchsorted(self._entries, everything).clip(max=len(self._entries) - 1)
         return np.where(self._entries[places] == everything, places, -1)
 
 
-def whole(dataset: Dataset, shape: tuple[int, int], entries: NDArray[Any]) -> Whole:
+def whole(dataset: Dataset, shape: tuple[int, ...], entries: NDArray[Any]) -> Whole:
     """Describe the whole of which a dataset holds the entries of a pattern.
 
     Args:
         dataset: What is stored, with ``layout = "sparse"``.
-        shape: (m, n).
-        entries: Where each entry lies in the flattened matrix.
+        shape: (m, n), or of more indices.
+        entries: Where each entry lies in the flattened derivative.
 
     Returns:
         The whole.
@@ -88,8 +93,8 @@ def whole(dataset: Dataset, shape: tuple[int, int], entries: NDArray[Any]) -> Wh
         ValueError: These are no such entries.
     """
     ascending = len(entries) == dataset.shape[0] and bool((np.diff(entries) > 0).all())
-    if not ascending or (len(entries) and not 0 <= entries[0] <= entries[-1] < shape[0] * shape[1]):
-        raise ValueError(f"{dataset.name} does not hold ascending entries of a {shape} matrix")
+    if not ascending or (len(entries) and not 0 <= entries[0] <= entries[-1] < math.prod(shape)):
+        raise ValueError(f"{dataset.name} does not hold ascending entries of an array {shape}")
     made = replace(
         dataset,
         name=str(dataset.attrs["whole"]),

@@ -77,13 +77,13 @@ def read_header(file: h5py.File) -> Header:
 
 
 def _sparse(file: h5py.File, dataset: Dataset) -> Whole:
-    rows, columns = str(dataset.attrs["axes"]).split()
+    axes = str(dataset.attrs["axes"]).split()
     entries = file[dataset.dims[-1]]
     if len(dataset.shape) != 1 or entries.shape != dataset.shape:  # before anything is read
         raise ValueError(
             f"{dataset.name} has {dataset.shape} entries, {entries.shape} are described"
         )
-    return sparse_whole(dataset, (len(file[rows]), len(file[columns])), entries[()])
+    return sparse_whole(dataset, tuple(len(file[axis]) for axis in axes), entries[()])
 
 
 def _whole(file: h5py.File, dataset: Dataset) -> Dataset:

@@ -23,7 +23,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from pipeline.store.arrays.row_array import RowArray
-    from pipeline.store.arrays.sparse_rows import SparseRows
+    from pipeline.store.arrays.sparse_values import SparseValues
     from pipeline.store.reading.results import Results
 
 Axes = Mapping[str, NDArray[Any]]  # dimension -> its coordinates
@@ -256,14 +256,17 @@ def coordinates(results: Results, axes: Axes, labels: Labels) -> dict[str, Any]:
         array = results[name]
         for dim, length in zip(array.dims[1:], array.shape[1:], strict=True):
             if array.attrs.get("layout") == "sparse":
-                found |= _of_entries(results.sparse(name), dim)
+                along = str(array.attrs["axes"]).split()
+                found |= _of_entries(results.sparse(name), dim, along)
                 continue
             names = labels.get(dim.split("_")[0], ())
             found[dim] = (dim, np.asarray(names) if len(names) == length else np.arange(length))
     return found
 
 
-def _of_entries(rows: SparseRows, dim: str) -> dict[str, Any]:
-    """Row and column of each entry of a pattern, and where it lies in the flattened matrix."""
-    flat = rows.rows * rows.shape[2] + rows.indices
-    return {dim: (dim, flat), "row": (dim, rows.rows), "column": (dim, rows.indices)}
+def _of_entries(sparse: SparseValues, dim: str, axes: list[str]) -> dict[str, Any]:
+    """Indices of each entry of a pattern, and where it lies in the flattened derivative."""
+    places = sparse.coordinates
+    flat = np.ravel_multi_index(places, sparse.shape[1:])
+    names = ["row", "column"] if len(places) == 2 else [f"{axis}_index" for axis in axes]
+    return {dim: (dim, flat), **{name: (dim, at) for name, at in zip(names, places, strict=True)}}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError, nearest
 from pipeline.store.arrays.filled_array import FilledArray
 from pipeline.store.arrays.row_array import RowArray
-from pipeline.store.arrays.sparse_rows import SparseRows
+from pipeline.store.arrays.sparse_values import SparseValues
 from pipeline.store.arrays.stored_array import StoredArray
 from pipeline.store.arrays.unpacked_array import UnpackedArray
 from pipeline.store.files.open_files import OpenFiles
@@ -104,11 +104,11 @@ class Results:
             raise StoreError(f"{self.path} has no dataset {name!r}. {nearest(name, self._arrays)}")
         return self._arrays[name]
 
-    def sparse(self, name: str) -> SparseRows:
-        """Give the matrices of a dataset of which the entries of a pattern are stored.
+    def sparse(self, name: str) -> SparseValues:
+        """Give the derivatives of a dataset of which the entries of a pattern are stored.
 
         Args:
-            name: jacobian or hessian.
+            name: jacobian, hessian or derivative_k.
 
         Returns:
             ``[10]`` for SciPy, ``.to_torch(10)``, ``.to_dense(10)``, each also with a slice.
@@ -119,7 +119,7 @@ class Results:
         plain = name.removesuffix(SPARSE)
         if plain not in self._filled:
             raise StoreError(f"{self.path}: {name!r} is not sparse; read results[{name!r}]")
-        return self._filled[plain].rows()
+        return self._filled[plain].sparse()
 
     def __getattr__(self, name: str) -> RowArray:
         if name.startswith("_") or name in ("names", "stored"):

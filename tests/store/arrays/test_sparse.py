@@ -234,3 +234,54 @@ def test_files_with_another_pattern_are_refused(tmp_path, damage, words):
 def test_formats_are_checked_like_all_of_store(tmp_path):
     with pytest.raises(ConfigurationError, match="store.format"):
         run(tmp_path, form="spares")
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory):
+    """The Hessians of a vector-valued function: three indices."""
+    with run(tmp_path_factory.mktemp("stacked"), operators=("value", "hessian")) as results:
+        yield results
+
+
+@pytest.fixture(scope="module")
+def hessians():
+    return pipeline.evaluate(residual, X, "hessian").hessian.numpy()
+
+
+def test_hessians_of_vectors_are_stored_as_entries_of_one_pattern(stacked, hessians):
+    nnz = stacked.hessian_sparse.shape[1]
+    assert nnz == np.count_nonzero(hessians[0]) == 34
+    assert stacked.hessian_sparse.dims == ("point", "sparse_2")
+    assert stacked.hessian.dims == ("point", "output", "input", "input_2")
+    np.testing.assert_allclose(stacked.hessian[:], hessians, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(stacked.hessian[3, 2:5, :, 1], hessians[3, 2:5, :, 1], atol=1e-12)
+    about = facts(stacked)["datasets"]["hessian_sparse"]["about"]
+    assert about.endswith(f"(entries of {M} × {N} × {N} arrays)")
+
+
+def test_hessians_of_vectors_are_read_by_all_who_read_matrices(stacked, hessians):
+    sparse = stacked.sparse("hessian")
+    assert sparse.shape == (POINTS, M, N, N)
+    np.testing.assert_allclose(sparse[4].toarray(), hessians[4], atol=1e-12)
+    np.testing.assert_allclose(sparse.to_torch(slice(2, 5)).to_dense(), hessians[2:5], atol=1e-12)
+    assert stacked.names_along("sparse_2")[0] == "0,0,1"
+    with stacked.to_xarray() as data:
+        dense = np.zeros((M, N, N))
+        places = (data["output_index"], data["input_index"], data["input_2_index"])
+        dense[places] = data["hessian_sparse"].isel(point=5)
+        np.testing.assert_allclose(dense, hessians[5], atol=1e-12)
+    with h5py.File(stacked.path) as file:
+        dense = np.zeros(file["sparsity/shape"][()])
+        dense[tuple(file["sparsity/coordinates"][()])] = file["hessian_sparse"][6]
+        np.testing.assert_allclose(dense, hessians[6], atol=1e-12)
+        assert file["sparse_2"].attrs["compress"] == "output input input_2"
+
+
+def test_hessians_of_vectors_are_compared_again_and_lend_their_pattern(stacked, tmp_path):
+    found = verify(stacked.path, function=residual)
+    assert found.faults == ()
+    assert any("hessian: largest error" in fact for fact in found.facts)
+    again = pipeline.evaluate(residual, X[:2], "hessian", pattern=stacked.path)
+    assert again.sparse("hessian").nnz == 34
+    export(stacked, tmp_path / "some.csv", "csv", ["hessian_sparse"], "0,1")
+    assert "hessian_sparse[0,0,1]" in (tmp_path / "some.csv").read_text().splitlines()[0]
