@@ -127,13 +127,18 @@ def test_too_many_entries_are_refused(monkeypatch):
         detect(chain, torch.rand(10_000).double(), 5)  # more than 64 bits count
 
 
-@pytest.mark.parametrize("symmetric", ["full", "packed"])
 @pytest.mark.parametrize(
-    ("f", "operators", "more"),
-    [(burgers, ["value", "hessian"], {}), (chain, ["gradient", "derivative"], {"order": 3})],
+    ("f", "operators", "more", "symmetric"),
+    [
+        (burgers, ["value", "hessian"], {}, "full"),
+        pytest.param(burgers, ["hessian"], {}, "packed", marks=pytest.mark.slow),
+        pytest.param(
+            chain, ["gradient", "derivative"], {"order": 3}, "packed", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_evaluation_keeps_the_entries_of_the_pattern(f, operators, more, symmetric):
-    points = torch.rand(5, 9).double()
+    points = torch.rand(5, 6).double()
     name = "derivative_3" if more else "hessian"
     sparse = pipeline.evaluate(f, points, operators, format="sparse", symmetric=symmetric, **more)
     dense = pipeline.evaluate(f, points, operators, route="loop", **more)
@@ -163,6 +168,7 @@ def test_what_dense_results_have_no_room_for_is_evaluated():
     assert np.array_equal(sparse.values[1], expected)
 
 
+@pytest.mark.slow
 def test_patterns_of_the_function_author_and_of_the_user():
     def branching(u):
         return burgers(u) if u[0] > 0 else burgers(u.clone())
