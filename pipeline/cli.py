@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.complaints import remark, spell
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StoreError
 from pipeline.settings import CONF, register_schema, require_single_options, to_job
 from pipeline.sweeps.table import CURRENT
 
@@ -129,6 +129,12 @@ def _told_of_sweeps() -> Iterator[None]:
     """Say at the end, whatever that is, what has become of the jobs of a sweep."""
     try:
         yield
+    except OSError as error:  # of Hydra, which makes the folder of a sweep
+        if error.filename is None:
+            raise
+        raise StoreError(
+            f"{error.filename}: {error.strerror}; choose another output_dir="
+        ) from error
     finally:
         for sweep in CURRENT.values():
             print(sweep.describe(), flush=True)

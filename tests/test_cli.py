@@ -167,6 +167,7 @@ BAD = [
     (("shard_rows=0",), "shard_rows: expected a positive number or null, got 0"),
     (("on_disagreement=shrug",), "on_disagreement: expected error or warn"),
     (("output_dir=/proc/nowhere",), "cannot be made"),
+    (("-m", "output_dir=/dev/null/x"), ": Not a directory; choose another output_dir="),
 ]
 
 

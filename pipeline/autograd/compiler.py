@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +33,8 @@ def require_compiler(device: torch.device) -> None:
     Raises:
         RefusedError: There is no compiler for it.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder()))
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache_folder())
     if device.type != "cpu":
         return
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -47,9 +50,17 @@ def _say_once(reason: str) -> None:
 
 
 def _cache_folder() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    """A folder of the user's cache, or one that ends with the process where there is none that can be written."""
     machine = f"{platform.machine()} {_flags()} {torch.__version__}"
-    return root / "pipeline" / hashlib.sha256(machine.encode()).hexdigest()[:16]
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "pipeline" / hashlib.sha256(machine.encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # no home, one that cannot be written, a full disk
+        folder = Path(tempfile.mkdtemp(prefix="pipeline-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _flags() -> str:

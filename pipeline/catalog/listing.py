@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.autograd.operators import HIGHEST_ORDER, OPERATORS
 from pipeline.autograd.routes import ROUTES
+from pipeline.display import spell_points
 from pipeline.errors import ConfigurationError, nearest
 from pipeline.executors import ENGINES
 from pipeline.functions.parameters import Parameter, parameters_of, spell_type
@@ -166,7 +167,7 @@ def _function(record: Function, registry: Registry) -> Entry:
 
 def _scenarios(record: Function) -> list[str]:
     count = len(record.scenarios)
-    return [f"{count} points with known derivatives"] if count else []
+    return [f"{spell_points(count)} with known derivatives"] if count else []
 
 
 def _shape(record: Function) -> str:

@@ -433,3 +433,11 @@ def test_without_zarr(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert results.main(["export", str(run), str(tmp_path / "a.zarr")]) == 1
     assert "pip install 'pipeline-derivatives[zarr]'" in capsys.readouterr().err
+
+
+def test_an_export_to_where_nothing_can_be_made(tmp_path, capsys):
+    points = torch.rand(3, 2, dtype=torch.float64)
+    run = pipeline.run("rosenbrock", points, "gradient", output_dir=tmp_path).path
+    assert results.main(["export", str(run), "/dev/null/x/y.csv"]) == 1
+    said = capsys.readouterr().err
+    assert "error: cannot write /dev/null/x/y.csv: [Errno 20] Not a directory" in said

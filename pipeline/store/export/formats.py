@@ -179,9 +179,9 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """Give a temporary name of a file or directory that gets its own when all is written."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.rename(target)
     except OSError as error:
@@ -189,7 +189,8 @@ def _appearing(target: Path) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        elif temporary.is_file():
+            temporary.unlink()
 
 
 Write = Callable[[Results, Sequence[RowArray], Path, Sequence[int]], None]

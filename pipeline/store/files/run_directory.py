@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.display import spell_bytes
 from pipeline.errors import StoreError
 from pipeline.store.files.commit import committed, remove_stale
 from pipeline.store.layout import SCHEMA
@@ -76,8 +77,8 @@ class RunDirectory:
         free = shutil.disk_usage(self.path).free
         if needed > free:
             raise StoreError(
-                f"the results still to be written take {needed / 2**30:.1f} GiB, {self.path} has "
-                f"{free / 2**30:.1f} GiB free; make room, choose output_dir=, or ask for fewer points"
+                f"the results still to be written take {spell_bytes(needed)}, {self.path} has "
+                f"{spell_bytes(free)} free; make room, choose output_dir=, or ask for fewer points"
             )
 
     def plan(self) -> dict[str, Any] | None:

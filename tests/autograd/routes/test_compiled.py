@@ -111,3 +111,24 @@ def test_the_cache_is_the_users_and_of_this_kind_of_machine(monkeypatch, tmp_pat
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     compiler.require_compiler(torch.device("cpu"))
     assert compiler.os.environ["TORCHINDUCTOR_CACHE_DIR"] != chosen
+
+
+@pytest.mark.parametrize("home", ["/dev/null", None], ids=["not a directory", "not known"])
+def test_without_a_home_code_is_kept_as_long_as_the_process_lives(home, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is None:
+        monkeypatch.setattr(compiler.Path, "home", lambda: _raise(RuntimeError("no home")))
+    else:
+        monkeypatch.setenv("HOME", home)
+    kept = []
+    monkeypatch.setattr(compiler.atexit, "register", lambda f, path, **_: kept.append(path))
+    compiler.require_compiler(torch.device("cpu"))
+    chosen = compiler.os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    assert [str(path) for path in kept] == [chosen]
+    assert compiler.Path(chosen).is_dir()
+    compiler.shutil.rmtree(chosen)
+
+
+def _raise(error):
+    raise error
