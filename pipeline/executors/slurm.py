@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ASK_SECONDS = 3.0  # between questions to Slurm
+ANSWER_SECONDS = 60.0  # for which an answer is waited for
 ABSENT = 2  # answers in a row without a task that has left no result: then it is lost
 LARGEST_ARRAY = 1000
 UNITS = {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}
@@ -48,16 +49,22 @@ class Queue:
         return name in self._alive
 
     def _ask(self) -> None:
-        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
-        try:
-            answer = subprocess.run(
-                command, capture_output=True, text=True, timeout=60, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return
-        if answer.returncode == 0:  # else the controller is away for a while: nothing is known
-            self._alive = frozenset(answer.stdout.split())
+        user = f"--user={getpass.getuser()}"
+        answer = _answer("squeue", "--noheader", "--array", "--format=%i", user)
+        if answer is not None:  # else nothing is known
+            self._alive = frozenset(answer.split())
             self.answers += 1
+
+
+def _answer(*command: str) -> str | None:
+    """What a command of Slurm says; None where there is no Slurm, or its controller is away for a while."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout
 
 
 class SlurmFuture:
@@ -118,17 +125,15 @@ def _last_words(message: str) -> str:
 
 def _largest_array() -> int:
     """Tasks of an array, which are numbered from 0 on to below what Slurm calls MaxArraySize."""
-    command = ["scontrol", "show", "config"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    allowed = re.search(r"^MaxArraySize\s*=\s*([1-9][0-9]*)$", answer.stdout, re.MULTILINE)
+    answer = _answer("scontrol", "show", "config") or ""
+    allowed = re.search(r"^MaxArraySize\s*=\s*([1-9][0-9]*)$", answer, re.MULTILINE)
     return min(LARGEST_ARRAY, int(allowed[1])) if allowed else LARGEST_ARRAY
 
 
 def _state(name: str) -> str:
     """What Slurm's controller says of a task that has ended; it remembers it for some minutes."""
-    command = ["scontrol", "--oneliner", "show", "job", name]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    said = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer.stdout))
+    answer = _answer("scontrol", "--oneliner", "show", "job", name) or ""
+    said = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", answer))
     if not said:
         return "Slurm does not know it any more"
     code, number = map(int, said["ExitCode"].split(":"))

@@ -405,3 +405,20 @@ def test_an_option_of_sbatch_that_is_null_is_left_out(tmp_path):
 
     assert asked(partition=None, mem="8G") == {"requeue": True, "mem": "8G"}
     assert asked(requeue=None) == {}
+
+
+@pytest.mark.parametrize("squeue", [None, "exit 1", "sleep 9"])
+def test_where_slurm_does_not_answer_nothing_of_an_earlier_command_is_found(
+    squeue, tmp_path, monkeypatch
+):
+    pytest.importorskip("submitit")
+    (tmp_path / "array-7.json").write_text('{"7_0": [1, 2]}')
+    if squeue is not None:
+        for name in ("squeue", "scontrol"):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{squeue}\n")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + ("" if squeue is None else ":/bin"))
+    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.3)
+    assert slurm.build(tmp_path).recover() == []
+    assert slurm._largest_array() == slurm.LARGEST_ARRAY
+    assert slurm._state("7_0") == "Slurm does not know it any more"
