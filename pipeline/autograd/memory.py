@@ -6,10 +6,12 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -18,8 +20,13 @@ from pipeline.autograd.functions.zero_tensors import WITH_MEMORY
 
 # Least and most that one batch works on: it should pay its overhead and stay in the caches.
 WORKING_SET = {"cpu": (2 << 20, 32 << 20), "cuda": (2 << 30, 2 << 30)}
-# Products with a vector, which torch's own registry leaves out -> which argument is the matrix.
-MATRIX_OF = {torch.ops.aten.mv: 0, torch.ops.aten.addmv: 1}
+# Products -> which argument is the left factor. Torch's own registry leaves out those with a vector, and
+# takes longer to count a small one than to calculate it.
+_ATEN = torch.ops.aten
+LEFT_OF = {
+    **dict.fromkeys((_ATEN.mv, _ATEN.mm, _ATEN.bmm), 0),
+    **dict.fromkeys((_ATEN.addmv, _ATEN.addmm, _ATEN.baddbmm), 1),
+}
 UNLIMITED = 1 << 62
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), "/proc/self/cgroup"
 # Controllers, nothing for version 2 -> where they are mounted, and files with the limit, what is used,
@@ -34,6 +41,35 @@ class OverBudgetError(Exception):
     """An evaluation held more than it may; its directions have to be chunked further."""
 
 
+class _Storage(weakref.ref[torch.UntypedStorage]):
+    """A storage that is alive. Calls by the thousand are counted: `weakref.finalize` takes longer than they do."""
+
+    __slots__ = ("key", "size")
+
+    def __new__(
+        cls, storage: torch.UntypedStorage, key: int, size: int, release: Callable[[Any], None]
+    ) -> _Storage:
+        made = super().__new__(cls, storage, release)
+        made.key, made.size = key, size
+        return made
+
+    def __init__(
+        self, storage: torch.UntypedStorage, key: int, size: int, release: Callable[[Any], None]
+    ) -> None:
+        super().__init__(storage, release)
+
+
+@cache
+def _flops_of(func: Any) -> Callable[..., int] | None:
+    """What counts the operations of a call; nothing for calls that are no products."""
+    packet = func._overloadpacket
+    if packet in LEFT_OF:
+        place = LEFT_OF[packet]
+        return lambda *args, out_val, **options: 2 * out_val.numel() * args[place].shape[-1]
+    counted: Callable[..., int] | None = flop_registry.get(packet)
+    return counted
+
+
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations, and the bytes of live tensors, while it is active, on any device.
 
@@ -45,7 +81,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.live, self.peak = limit, 0, 0
         self.operations, self.traffic, self.flops = 0, 0, 0
-        self._sizes: dict[int, int] = {}
+        self._alive: dict[int, _Storage] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -56,12 +92,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = WITH_MEMORY.get(func, func)(*args, **(kwargs or {}))
         self.operations += 1
-        if func._overloadpacket in flop_registry:  # type: ignore[attr-defined]
-            formula = flop_registry[func._overloadpacket]  # type: ignore[attr-defined]
+        formula = _flops_of(func)
+        if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
-        elif func._overloadpacket in MATRIX_OF:  # type: ignore[attr-defined]
-            self.flops += 2 * args[MATRIX_OF[func._overloadpacket]].numel()  # type: ignore[attr-defined]
-        for tensor in tensors_in(result):
+        for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
             if tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())
         if self.live > self.limit:
@@ -70,15 +104,17 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self.live += storage.nbytes()
-            self.traffic += storage.nbytes()
+        if key not in self._alive:
+            size = storage.nbytes()
+            self._alive[key] = _Storage(storage, key, size, self._release)
+            self.live += size
+            self.traffic += size
             self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._release, key)
 
-    def _release(self, key: int) -> None:
-        self.live -= self._sizes.pop(key, 0)
+    def _release(self, gone: _Storage) -> None:
+        if self._alive.get(gone.key) is gone:
+            del self._alive[gone.key]
+        self.live -= gone.size
 
 
 def available_bytes(device: torch.device) -> int:

@@ -43,17 +43,23 @@ class Follow(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self._depends(args, kwargs):
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_").removeprefix("linalg_")
-        depends = any(id(value) in self._dependent for value in tensors_in((args, kwargs)))
-        if depends:
-            self.call = func
-            self._notice(name, args, kwargs)
+        self.call = func
+        self._notice(name, args, kwargs)
         result = func(*args, **kwargs)
-        if depends:
-            changed = (args[0],) if name == "setitem" else ()
-            for tensor in tensors_in((result, changed)):
-                self._dependent[id(tensor)] = tensor
+        changed = (args[0],) if name == "setitem" else ()
+        for tensor in tensors_in(result, *changed):
+            self._dependent[id(tensor)] = tensor
         return result
+
+    def _depends(self, args: Any, options: Any) -> bool:
+        known = self._dependent
+        for value in args:  # as nearly always: an argument itself
+            if id(value) in known:
+                return True
+        return any(id(value) in known for value in tensors_in(args, options))
 
 
 def reads(f: Callable[[Tensor], Any], x: Tensor, *held: Tensor) -> str:
@@ -81,20 +87,19 @@ def reads(f: Callable[[Tensor], Any], x: Tensor, *held: Tensor) -> str:
     return next(iter(sorted(found, key=lambda name: name not in TEXT)), "")
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(*values: Any) -> Iterator[Tensor]:
     """Find the tensors among the arguments of a call, or in what it returns.
 
     Args:
-        value: A tensor, or anything else, in sequences and dictionaries to any depth.
+        *values: Tensors, or anything else, in sequences and dictionaries to any depth.
 
     Yields:
         The tensors. Calls by the thousand are followed, for which torch's own walk is slow.
     """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from tensors_in(each)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors_in(each)
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from tensors_in(*value)
+        elif isinstance(value, dict):
+            yield from tensors_in(*value.values())
