@@ -265,6 +265,19 @@ class Met:
         return torch.stack([(self.at & each).any() for each in moved]).any()
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What a function was seen to do at a point.
+
+    Attributes:
+        met: Where each call meets its kink, in the order of the calls.
+        looks: Whether one of them was looked at from both sides.
+    """
+
+    met: list[Met]
+    looks: bool
+
+
 def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] | None:
     """Prepare to find the points at which a call of a function meets its kink exactly.
 
@@ -278,17 +291,16 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
     Returns:
         A function from points (B, d) to flags, bool (B,); None where no call has a kink.
     """
-    if not any(_watched(*request.at(point), request.order) for point in points):
+    seen = [_watched(*request.at(point), request.order) for point in points]
+    if not any(each.met for each in seen):
         return None
     variables = request.variables(points)
     step = 64 * (beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0])
     always = _beside(request, points[0], step)
-    is_everywhere = request.variable is WHOLE and not any(
-        _looks(request, point) for point in points
-    )
+    is_everywhere = request.variable is WHOLE and not any(each.looks for each in seen)
 
     def flag(point: Tensor) -> Tensor:
-        met = _watched(*request.at(point), request.order)
+        met = _watched(*request.at(point), request.order).met
         # what is held meets a comparison at some points and not at others, and so does what is largest
         nearby = always if is_everywhere else _beside(request, point, step)
         same = [one.at.shape for one in met] == [one.at.shape for one in nearby]
@@ -311,18 +323,8 @@ def _beside(request: Request, point: Tensor, step: Tensor) -> list[Met]:
     g, z = request.at(point)
     for beside_it in (z + step, z - step):
         with suppress(Exception):  # beside the grid the function may raise, on one side at least
-            return _watched(g, beside_it, request.order)
+            return _watched(g, beside_it, request.order).met
     return []
-
-
-def _looks(request: Request, point: Tensor) -> bool:
-    """Whether there is a call that is looked at from both sides."""
-    found = []
-    g, z = request.at(point)
-    z = z.clone()
-    with torch.no_grad(), Follow((z,), lambda *call: found.append(_is_unknown(*call))):
-        g(z)
-    return any(found)
 
 
 def _outside(tensor: Tensor, level: int) -> Tensor:
@@ -335,9 +337,10 @@ def _outside(tensor: Tensor, level: int) -> Tensor:
     return tensor
 
 
-def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Met]:
+def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> Watched:
     """Where each call that depends on the input meets its kink."""
     met: list[Met] = []
+    looked: list[str] = []
     level = torch._C._functorch.maybe_current_level() or 0
 
     def keep(at: Tensor | None, *operands: Tensor) -> None:
@@ -354,6 +357,7 @@ def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Met]:
             at = ORDERED[name](args[0], order, *others, **options)
             keep(at, *(each for each in (args[0], *others) if isinstance(each, Tensor)))
         if _is_unknown(name, args, options):
+            looked.append(name)
             keep(jumps(follow.call, args, options, follow.is_held, order))
 
     with torch.no_grad():
@@ -361,4 +365,4 @@ def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Met]:
         follow = Follow((x,), notice)
         with follow:
             f(x)
-    return met
+    return Watched(met, bool(looked))

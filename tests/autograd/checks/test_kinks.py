@@ -313,3 +313,16 @@ def test_the_rank_that_is_asked_for_is_no_dimension():
         lambda x: torch.stack([x, -x]).topk(1, 1).values.square().sum(),
     ):
         assert pipeline.evaluate(f, points, "gradient").status.tolist() == [OK, NONSMOOTH]
+
+
+def test_a_point_is_followed_once():
+    calls = []
+
+    def rough(x):
+        calls.append(x)
+        return x.abs().sum() + torch.nn.functional.multi_margin_loss(x[None], torch.tensor([0]))
+
+    kink_finder(request(rough), POINTS)
+    assert (
+        len(calls) == 1 + len(POINTS) + 1
+    )  # the request's own call, and a place beside the points
