@@ -62,19 +62,32 @@ class Cost:
         return self.setup_seconds + batches * self.batch_seconds + count * self.point_seconds
 
 
-def plain_seconds(evaluate: Callable[[], object]) -> float:
-    """Predict the time of something that is carried out operation by operation, by counting them.
+@dataclass(frozen=True)
+class Pass:
+    """What is carried out once, operation by operation.
+
+    Attributes:
+        seconds: Predicted time.
+        peak: Bytes that it holds at most.
+    """
+
+    seconds: float
+    peak: int
+
+
+def count_pass(evaluate: Callable[[], object]) -> Pass:
+    """Count what is carried out operation by operation.
 
     Args:
         evaluate: What is carried out, once.
 
     Returns:
-        Seconds.
+        What it takes.
     """
     with Meter() as meter:
         evaluate()
     seconds: float = meter.operations * PLAIN_SECONDS + meter.traffic * BYTE_SECONDS
-    return seconds + float(meter.flops) * FLOP_SECONDS
+    return Pass(seconds + float(meter.flops) * FLOP_SECONDS, meter.peak)
 
 
 def count_eager(

@@ -45,18 +45,8 @@ class _Storage(weakref.ref[torch.UntypedStorage]):
     """A storage that is alive. Calls by the thousand are counted: `weakref.finalize` takes longer than they do."""
 
     __slots__ = ("key", "size")
-
-    def __new__(
-        cls, storage: torch.UntypedStorage, key: int, size: int, release: Callable[[Any], None]
-    ) -> _Storage:
-        made = super().__new__(cls, storage, release)
-        made.key, made.size = key, size
-        return made
-
-    def __init__(
-        self, storage: torch.UntypedStorage, key: int, size: int, release: Callable[[Any], None]
-    ) -> None:
-        super().__init__(storage, release)
+    key: int
+    size: int
 
 
 @cache
@@ -105,10 +95,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._alive:
-            size = storage.nbytes()
-            self._alive[key] = _Storage(storage, key, size, self._release)
-            self.live += size
-            self.traffic += size
+            kept = self._alive[key] = _Storage(storage, self._release)
+            kept.key, kept.size = key, storage.nbytes()
+            self.live += kept.size
+            self.traffic += kept.size
             self.peak = max(self.peak, self.live)
 
     def _release(self, gone: _Storage) -> None:

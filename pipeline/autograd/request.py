@@ -48,6 +48,7 @@ class Request:
         pattern: Entries of the highest order that are kept, where the others are known to be zero; a
             route may give these alone, (B, nnz), or all.
         evaluated_in: Precision in which f is evaluated, where that is not the one of the points.
+        text: Call by which f makes text of values, where it does: those of a batch are no such values.
     """
 
     f: OnPoint
@@ -59,6 +60,7 @@ class Request:
     contractions: tuple[Contraction, ...] = ()
     pattern: Pattern | None = None
     evaluated_in: Precision | None = None
+    text: str = ""
 
     def at(self, point: Tensor) -> tuple[OnPoint, Tensor]:
         """Give what is differentiated at a point.

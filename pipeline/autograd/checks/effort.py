@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 from torch import Tensor
 
 from pipeline.autograd.checks.view import random_directions
-from pipeline.autograd.cost import plain_seconds
+from pipeline.autograd.cost import Pass, count_pass
+from pipeline.autograd.memory import WORKING_SET
 from pipeline.autograd.reference import directional
 from pipeline.autograd.request import Request
 
@@ -18,22 +20,36 @@ PASSES = 10  # passes per point that all oracles take together
 FREE = 16  # passes per point that are not even counted
 
 
-def pass_seconds(request: Request, point: Tensor) -> float:
-    """Predict the time of one plain backward pass through the highest order.
+@lru_cache(maxsize=1)
+def one_pass(request: Request) -> Pass:
+    """Count one plain backward pass through the highest order, at the example.
 
     Args:
         request: What is evaluated.
-        point: (d,), where the function can be evaluated.
 
     Returns:
-        Seconds; 0 where torch cannot differentiate it, which others say.
+        What it takes; nothing where torch cannot differentiate the function, which others say.
     """
-    g, z = request.at(point)
-    weights, *vectors = [each.to(point) for each in random_directions(request, seed=0)]
+    g, z = request.at(request.example)
+    weights, *vectors = [each.to(z) for each in random_directions(request, seed=0)]
     try:
-        return plain_seconds(lambda: directional(g, z, weights, vectors))
+        return count_pass(lambda: directional(g, z, weights, vectors))
     except Exception:  # torch has no derivative of some operations, by any kind of error
-        return 0.0
+        return Pass(0.0, 0)
+
+
+def fits_together(request: Request) -> int:
+    """Choose how many places oracles may evaluate in one call, where these only save calls of torch.
+
+    Args:
+        request: What is evaluated.
+
+    Returns:
+        As many as stay in the caches; 1 where the function makes text of values, which would be
+        those of a batch.
+    """
+    peak = one_pass(request).peak
+    return 1 if request.text or peak == 0 else max(1, WORKING_SET["cpu"][1] // peak)
 
 
 def affordable(request: Request, points: Tensor) -> Tensor:
@@ -46,7 +62,7 @@ def affordable(request: Request, points: Tensor) -> Tensor:
     Returns:
         The first of them, (P', d), with P' >= 2 where there are two.
     """
-    seconds = pass_seconds(request, points[0])
+    seconds = one_pass(request).seconds
     count = max(FEWEST, int(CHECKING_SECONDS / max(PASSES * seconds, 1e-9)))
     if count < len(points):
         log.info(
@@ -70,4 +86,4 @@ def fits_entry_by_entry(request: Request, points: Tensor, passes: int) -> bool:
     if passes <= FREE:
         return True
     twice = 2 * passes * len(points)  # at the points, and beside them
-    return twice * pass_seconds(request, points[0]) <= CHECKING_SECONDS
+    return twice * one_pass(request).seconds <= CHECKING_SECONDS

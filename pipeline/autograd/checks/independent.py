@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.autograd.checks.effort import fits_together
 from pipeline.autograd.checks.finite_difference import (
     FiniteDifferences,
     compare_with_finite_differences,
@@ -89,7 +90,7 @@ def check_reference(
             f"the function calculates in {half.name}: neither finite differences nor forward mode"
         )
         return _unchecked(reason, oracle)
-    differences = compare_with_finite_differences(request, precise)
+    differences = compare_with_finite_differences(request, precise, fits_together(request))
     alone = differences.checks == 0  # then forward mode is worth its time in any job
     seconds = float("inf") if alone else job_seconds
     forward = _forward_mode(request, precise, differences.confirmed, seconds)

@@ -10,10 +10,16 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from pipeline.autograd.checks.effort import fits_entry_by_entry
+from pipeline.autograd.checks.conditioning import (
+    TINY,
+    natural_sizes,
+    noise_above,
+    power,
+    sensitivities,
+    wobble,
+)
+from pipeline.autograd.checks.effort import fits_entry_by_entry, fits_together
 from pipeline.autograd.checks.view import View, contracted
-from pipeline.autograd.methods.extrapolation import noise_of
-from pipeline.autograd.methods.nearby import random_signs
 from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.precision import runs_in_float64
@@ -21,8 +27,6 @@ from pipeline.autograd.request import Key, Request, order_of
 from pipeline.errors import FunctionError, one_line
 
 NOISY = 1000  # units of rounding; what sums many terms may have a hundred
-NEAR = 2.0**-46  # relative step, of some units of rounding
-TINY = 1e-300  # keeps quotients of zeros finite
 SPARSE_COMPARISON = 64  # the same where zeros are left out: these are seen in a contraction as well
 FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
 
@@ -161,13 +165,13 @@ class Oracle:
         _, z = self.view.request.at(self.points[point])
         scale = float(z.abs().max().clamp_min(1e-30))
         order = order_of(self.view.request.keys[position])
-        natural = self.floors[point][position] * _power(max(1.0, 1 / scale), order)
+        natural = self.floors[point][position] * power(max(1.0, 1 / scale), order)
         return min(8 * self._wobbles[point][position], self.tolerance * natural)
 
     @cached_property
     def _wobbles(self) -> list[list[float]]:
         """Per point and key, how much the reference changes over a few units of rounding."""
-        return [_wobble(self.view, *pair) for pair in zip(self.points, self.expected, strict=True)]
+        return [wobble(self.view, *pair) for pair in zip(self.points, self.expected, strict=True)]
 
 
 def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> Oracle:
@@ -192,8 +196,8 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     view = View(request, None, ()) if every_entry else contracted(request, points, seed or 0)
     dtype = torch.float64 if runs_in_float64(request, points) else points.dtype
     expected = _differentiate(view, points.to(dtype))
-    pairs = zip(points, expected, strict=True)
-    sensitivity = [_sensitivity(view, point.to(dtype), rows) for point, rows in pairs]
+    width = fits_together(request) if seed is None else 1
+    sensitivity = sensitivities(view, points.to(dtype), expected, width)
     rounding = None
     if dtype != points.dtype:
         own = _differentiate(view, points)
@@ -204,14 +208,11 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
         ]
     words = f"loop over torch.autograd.grad in {str(dtype).removeprefix('torch.')}"
     words += "" if view.weights is None else ", contracted with random directions"
-    floors = [_floors(view, point.to(dtype)) for point in points]
+    floors = [natural_sizes(view, point.to(dtype)) for point in points]
     precision = request.precision
     epsilon = precision.epsilon
     magnitudes = [view.magnitudes(point.to(dtype)) for point in points]
-    noise = max(
-        _noise(view, point.to(dtype), rows) for point, rows in zip(points, expected, strict=True)
-    )
-    noise = noise if noise > NOISY * epsilon else 0.0
+    noise = noise_above(NOISY * epsilon, view, points.to(dtype), expected, width)
     return Oracle(
         view, words, points.to(dtype), expected, magnitudes, sensitivity, floors, max(epsilon, noise), noise, rounding,
         tolerance=max(precision.tolerance, 10 * (rounding or 0.0), 1000 * noise),
@@ -229,74 +230,10 @@ def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
         ) from error
 
 
-def _sensitivity(view: View, point: Tensor, rows: list[Tensor]) -> list[float]:
-    """How much the derivatives change when the inputs change relatively: their condition."""
-    epsilon = view.request.precision.epsilon
-    step = 1e-7 if point.dtype == torch.float64 else max(1e-3, 8 * epsilon)
-    _, z = view.request.at(point)
-    scale = z.abs().max().clamp_min(1e-30)
-    signs = random_signs(tuple(z.shape), torch.Generator().manual_seed(1)).to(z)
-    try:
-        moved = view.reference(point, step * scale * signs)
-    except Exception:  # beside the grid the function may raise: then nothing is conceded
-        return [0.0 for _ in rows]
-    changes = [float((a - b).abs().max()) / step for a, b in zip(moved, rows, strict=True)]
-    return [change if change < float("inf") else 0.0 for change in changes]
-
-
-def _wobble(view: View, point: Tensor, rows: Sequence[Tensor]) -> list[float]:
-    _, z = view.request.at(point)
-    try:
-        moved = [view.reference(point, NEAR * step * z) for step in range(1, 5)]
-    except Exception:  # beside the grid the function may raise: then nothing is conceded
-        return [0.0 for _ in rows]
-    seen = [torch.stack(each) for each in zip(rows, *moved, strict=True)]
-    return [float((each.amax(0) - each.amin(0)).nan_to_num(0, 0, 0).max()) for each in seen]
-
-
-def _floors(view: View, point: Tensor) -> list[float]:
-    g, z = view.request.at(point)
-    with torch.no_grad():
-        value = g(z).abs().nan_to_num(0, 0, 0).max()
-    scale = float(z.abs().max().clamp_min(1.0))
-    return [float(value) / _power(scale, order_of(key)) for key in view.request.keys]
-
-
-def _noise(view: View, point: Tensor, rows: Sequence[Tensor]) -> float:
-    """Noise in the value, relative to what the derivatives make of it."""
-    g, z = view.request.at(point)
-    scale = float(z.abs().max().clamp_min(1e-30))
-    generator = torch.Generator().manual_seed(2)
-    weights = random_signs(view.request.output_shape, generator).to(point)
-    direction = scale * random_signs(tuple(z.shape), generator).to(z)
-
-    values = []
-
-    def phi(t: float) -> float:
-        with torch.no_grad():
-            values.append(float((weights * g(z + t * direction)).sum()))
-        return values[-1]
-
-    pairs = zip(view.request.keys, rows, strict=True)
-    sizes = ((order_of(key), float(row.nan_to_num(0, 0, 0).abs().max())) for key, row in pairs)
-    size = max(largest * _power(scale, order) for order, largest in sizes)
-    try:
-        noise = noise_of(phi)
-    except Exception:  # beside the point the function may raise
-        return 0.0
-    noise /= max(size, *map(abs, values), TINY)  # where all vanishes, to what is beside the point
-    return noise if noise < float("inf") else 0.0
-
-
 def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]) -> float:
     pairs = [pair for rows in zip(own, expected, strict=True) for pair in zip(*rows, strict=True)]
     gaps = [_size_and_difference(mine, true) for mine, true in pairs]
     return max((gap / size for size, gap in gaps if size > 0 and gap < float("inf")), default=0.0)
-
-
-def _power(base: float, order: int) -> float:
-    """Infinite where it overflows, which Python's own power raises for."""
-    return math.prod([base] * order)
 
 
 def _as_finite(expected: Tensor, own: Tensor) -> Tensor:

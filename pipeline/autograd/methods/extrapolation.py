@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LEVELS = 6  # steps that are taken at least
 AT_REST = 1e-3  # relative error of a quotient that says something
 NOISE_STEP = 2.0**-20  # so small that what is smooth is a polynomial, and larger than any quantum
+NOISE_VALUES = 8  # that tell noise
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ def extrapolate(
     quotient: Callable[[float], Tensor],
     step: float,
     noise: Callable[[float], float | Tensor] = lambda h: 0.0,
-    least: int = 6,
+    least: int = LEVELS,
     most: int = 18,
     power: int = 2,
 ) -> tuple[Tensor, Tensor]:
@@ -74,7 +76,7 @@ def extrapolate(
 
 
 def ridders(
-    phi: Callable[[float], float], step: float, levels: int = 6, noise: float = 0.0
+    phi: Callable[[float], float], step: float, levels: int = LEVELS, noise: float = 0.0
 ) -> Estimate:
     """Derivative of a function of one variable at 0, by extrapolated central differences.
 
@@ -107,7 +109,7 @@ def noise_of(phi: Callable[[float], float]) -> float:
     Returns:
         The standard deviation of its values; 0 where their differences are not those of noise.
     """
-    values = torch.tensor([phi(NOISE_STEP * i) for i in range(8)], dtype=torch.float64)
+    values = torch.tensor([phi(NOISE_STEP * i) for i in range(NOISE_VALUES)], dtype=torch.float64)
     sizes = []
     for k in (3, 4, 5):
         gamma = math.factorial(k) ** 2 / math.factorial(2 * k)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.checks.certificate import Certificate
+from pipeline.autograd.checks.conditioning import TINY
 from pipeline.autograd.checks.kinks import kink_finder
-from pipeline.autograd.checks.oracle import TINY
 from pipeline.autograd.checks.spot_check import UNCHECKED, SpotCheck
 from pipeline.autograd.evaluation_plan import Candidate, Plan
 from pipeline.autograd.evaluator import Calls, Evaluator

@@ -11,10 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pipeline.autograd.checks.effort import one_pass
 from pipeline.autograd.checks.oracle import Deviation, Oracle
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.evaluation_plan import Candidate
-from pipeline.autograd.functions.following import TEXT, reads
 from pipeline.autograd.memory import WORKING_SET, available_bytes, power_of_two
 from pipeline.autograd.packing import symmetry_residual
 from pipeline.autograd.request import Evaluate, Key, RefusedError, Request, spell_key
@@ -56,23 +56,13 @@ class Study:
         return self.options.memory or available_bytes(self.points.device) // 2
 
     @cached_property
-    def text(self) -> str:
-        """By which call the function makes text of values; nothing where it does not."""
-        name = reads(self.request.f, self.points[0].clone())
-        return name if name in TEXT else ""
-
-    @cached_property
     def point_by_point(self) -> float:
         """Predicted time of a short job by the loop: what is prepared for longer gains nothing."""
-        request, loop = self.request, ROUTES["loop"]
-        passes = request.m * request.n ** max(request.order - 1, 0)
+        request = self.request
+        passes = request.m * request.n ** max(request.order - 1, 0) * (self.count or MANY)
         is_free = (self.options.route, self.options.mode) == ("auto", "auto")
-        if not is_free or passes * (self.count or MANY) > FEW_PASSES:
-            return float("inf")
-        try:
-            return _draft(self, loop, loop.modes(request)[0]).seconds
-        except RefusedError:
-            return float("inf")
+        seconds = one_pass(request).seconds if is_free and passes <= FEW_PASSES else 0.0
+        return passes * seconds or float("inf")
 
 
 @dataclass(frozen=True)
@@ -224,8 +214,9 @@ def _cannot_pay(study: Study, route: Route, mode: str, drafts: Sequence[Draft]) 
 
 
 def _draft(study: Study, route: Route, mode: str) -> Draft:
-    if not route.pointwise and study.text:
-        raise RefusedError(f"it makes text of values, which are those of a batch: {study.text}()")
+    text = study.request.text
+    if not route.pointwise and text:
+        raise RefusedError(f"it makes text of values, which are those of a batch: {text}()")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on speed; agreement is what is checked
         try:

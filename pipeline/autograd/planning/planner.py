@@ -16,6 +16,7 @@ from pipeline.autograd.checks.lost_gradient import lost_gradients
 from pipeline.autograd.checks.oracle import Oracle, build_oracle
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
+from pipeline.autograd.functions.following import TEXT, reads
 from pipeline.autograd.functions.probe import probe
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.planning.asked import Asked, resolve
@@ -63,7 +64,7 @@ def prepare(
     faults = check_options(options, request.order)
     if faults:
         raise ConfigurationError(faults)
-    request = _as_calculated(request, asked.name)
+    request = _as_calculated(_with_text(request), asked.name)
     study = Study(request, seen.points, options, count, rows)
     if options.route == FiniteDifferenceRoute.name:
         return prepare_differences(study, operators)
@@ -76,6 +77,12 @@ def prepare(
         log.warning("automatic differentiation is not used: %s", reason)
         bare, operators = resolve(replace(asked, form=DENSE), seen.points[0], seen.output_shape)
         return prepare_differences(replace(study, request=bare), operators, reason)
+
+
+def _with_text(request: Request) -> Request:
+    """Say by which call the function makes text of values, where it does."""
+    name = reads(request.f, request.example.clone())
+    return replace(request, text=name) if name in TEXT else request
 
 
 def _as_calculated(request: Request, name: str) -> Request:

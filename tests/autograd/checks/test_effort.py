@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.autograd.checks import effort
-from pipeline.autograd.checks.effort import affordable, fits_entry_by_entry, pass_seconds
+from pipeline.autograd.checks.effort import affordable, fits_entry_by_entry, one_pass
 from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.planning import choice
@@ -41,7 +41,7 @@ def test_a_longer_function_is_predicted_to_take_longer():
             x = torch.sin(x)
         return wide(x)
 
-    assert 0 < 2 * pass_seconds(request(), POINTS[0]) < pass_seconds(request(tenfold), POINTS[0])
+    assert 0 < 2 * one_pass(request()).seconds < one_pass(request(tenfold)).seconds
 
 
 def test_what_torch_cannot_differentiate_is_left_for_others_to_refuse():
@@ -50,7 +50,7 @@ def test_what_torch_cannot_differentiate_is_left_for_others_to_refuse():
             raise RuntimeError("no derivative")
         return wide(x)
 
-    assert pass_seconds(request(refusing), POINTS[0]) == 0
+    assert one_pass(request(refusing)).seconds == 0
 
 
 def test_a_short_function_is_checked_at_every_point_and_entry_by_entry():
