@@ -144,7 +144,8 @@ def errors() -> str:
 
 def _messages() -> list[Any]:
     """What the tests hold against themselves: every `raise` of the package with its text."""
-    spec = importlib.util.spec_from_file_location("messages", ROOT / "tests" / "messages.py")
+    path = ROOT / "tests" / "support" / "messages.py"
+    spec = importlib.util.spec_from_file_location("messages", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look for it
     spec.loader.exec_module(module)
