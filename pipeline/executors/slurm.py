@@ -44,8 +44,8 @@ class Queue:
     def holds(self, name: str) -> bool:
         """Whether a task waits or runs, as of the last answer."""
         if time.monotonic() - self._asked >= ASK_SECONDS:
-            self._asked = time.monotonic()
             self._ask()
+            self._asked = time.monotonic()  # an answer may take longer than the time between two
         return name in self._alive
 
     def _ask(self) -> None:

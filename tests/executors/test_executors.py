@@ -412,13 +412,16 @@ def test_where_slurm_does_not_answer_nothing_of_an_earlier_command_is_found(
     squeue, tmp_path, monkeypatch
 ):
     pytest.importorskip("submitit")
-    (tmp_path / "array-7.json").write_text('{"7_0": [1, 2]}')
+    (tmp_path / "array-7.json").write_text('{"7_0": [1, 2], "7_1": [3], "7_2": [4]}')
     if squeue is not None:
         for name in ("squeue", "scontrol"):
-            (tmp_path / name).write_text(f"#!/bin/sh\n{squeue}\n")
+            (tmp_path / name).write_text(f"#!/bin/sh\necho $0 >> {tmp_path}/asked\n{squeue}\n")
             (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path) + ("" if squeue is None else ":/bin"))
-    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5)
     assert slurm.build(tmp_path).recover() == []
+    if squeue is not None:
+        assert (tmp_path / "asked").read_text().count("squeue") == 1  # for all tasks at once
     assert slurm._largest_array() == slurm.LARGEST_ARRAY
     assert slurm._state("7_0") == "Slurm does not know it any more"
