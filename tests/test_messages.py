@@ -1,4 +1,4 @@
-"""No message without a test: every raise of the package is provoked, and says what to do.
+"""No message without a test: what the package raises, collects, warns of and logs is provoked and says what to do.
 
 `support/messages.py` reads the texts from the source. Most are provoked by the tests of their module; the rest
 stands here.
@@ -51,6 +51,7 @@ ELSEWHERE = {
     "every worker that was to plan the run was lost; the last one: …": "tests/cluster",
     "the run was stopped": "a race of two threads",
     "Slurm job …: …; log: …": "tests/cluster: its words are Slurm's",
+    "…: … …: …": "its words are filled in: tests/store/sweeps, unfinished runs",
     "…: …": "torch's own words: tests/autograd/planning/test_by_differences.py",
     "… but …; …": "all of its words are filled in: test_provoked, sizes",
     "…, got … …": "its words are filled in: test_provoked, buffer",

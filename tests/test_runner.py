@@ -130,6 +130,23 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, after, caplog):
     assert not list(resumed.path.parent.rglob("*.tmp"))
 
 
+def test_an_interruption_while_a_run_is_planned_has_computed_nothing(tmp_path, caplog):
+    def stopped(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(job(tmp_path), function=bound(stopped))
+    assert "interrupted while the run was planned; nothing has been computed" in caplog.text
+
+
+def test_a_result_that_has_lost_a_shard_is_completed_again(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("pipeline.store.writing.assembly.SMALL", 0)
+    place = go(job(tmp_path)).path.parent
+    (place / "shards" / "shard-00001.h5").unlink()
+    assert go(job(tmp_path)).computed == 4
+    assert ": what is missing is computed again" in caplog.text
+
+
 def test_what_determines_the_numbers_names_the_run(tmp_path):
     base = go(job(tmp_path)).path
     assert go(job(tmp_path), function=bound(digest="edited source")).path != base

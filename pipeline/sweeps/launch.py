@@ -163,7 +163,7 @@ class SweepLauncher(Launcher):
         missing = [job for job, done in known if done is None]
         sweep.put([_told(job, done, COMPLETE) for job, done in known if done is not None])
         sweep.put([job.row for job in missing])
-        log.info("%d jobs: %d have to run", len(jobs), len(missing))
+        log.info("jobs: %d, to run: %d", len(jobs), len(missing))
         for job, done in self._run(missing, self.call(self.task_function, self.hydra_context)):
             returns[job.row.job] = done
             row = _told(job, done, DONE)

@@ -99,7 +99,7 @@ def test_lost_jobs_are_rows_and_the_same_command_runs_what_is_missing(slurm, tmp
     (tmp_path / "mended").touch()
     code, said = finish(sweep(slurm, tmp_path, *words))
     assert code == 0, said
-    assert "10 jobs: 6 have to run" in said
+    assert "jobs: 10, to run: 6" in said
     first, second = sorted(tmp_path.glob("outputs/sweeps/*"))
     assert (
         _arrays(first) == 4

@@ -15,7 +15,7 @@ ENOUGH = 10  # letters of a message that a test has to name
 
 @dataclass(frozen=True)
 class Message:
-    """A `raise` with a text: its literal pieces, between what is filled in."""
+    """A text that is raised, collected as a fault, warned of or logged: its pieces, between what is filled in."""
 
     place: str
     error: str
@@ -29,12 +29,32 @@ def messages() -> list[Message]:
     found = []
     for path in sorted((ROOT / "pipeline").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                pieces = _pieces(node.exc.args[0])
+            for kind, text in _texts(node):
+                pieces = _pieces(text)
+                if kind == "log":
+                    pieces = tuple(part for piece in pieces for part in re.split(r"%[sd]", piece))
                 if any(piece.strip() for piece in pieces):
                     place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                    found.append(Message(place, ast.unparse(node.exc.func), pieces))
+                    found.append(Message(place, kind, pieces))
     return found
+
+
+def _texts(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    match node:
+        case ast.Raise(exc=ast.Call(func=error, args=[text, *_])):
+            yield ast.unparse(error), text
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=verb), args=[text, *_]):
+            kinds = {
+                ("log", "warning"),
+                ("log", "error"),
+                ("warnings", "warn"),
+                ("faults", "append"),
+            }
+            if (owner, verb) in kinds:
+                yield owner, text
+        case ast.AugAssign(target=ast.Name(id="faults" | "wrong" | "lost"), value=value):
+            parts = value.elts if isinstance(value, ast.List) else [getattr(value, "elt", None)]
+            yield from (("fault", part) for part in parts if part is not None)
 
 
 def _pieces(node: ast.expr) -> tuple[str, ...]:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from pipeline import open_sweep
 from pipeline.errors import ConfigurationError, ExecutorError, StoreError
 from pipeline.settings import CONF, register_schema
-from pipeline.sweeps.launch import Composed, _mark, _outcomes
+from pipeline.sweeps.launch import Composed, _given_out, _mark, _outcomes
 from pipeline.sweeps.table import COMPLETE, DONE, FAILED, LOST, MOST_LISTED, WAITING, Row, Sweep
 
 MOODY = """
@@ -233,3 +235,17 @@ def test_tasks_of_a_sweep_have_at_least_one_job():
         ConfigurationError, match="jobs_per_task: expected a positive number, got 0"
     ):
         pipeline_launchers.SlurmLauncher(jobs_per_task=0)
+
+
+def test_jobs_that_an_engine_refuses_wait_while_others_run(caplog):
+    class Full:
+        def submit(self, call, batches):
+            raise ExecutorError("the queue is full")
+
+    series = [SimpleNamespace(config=None)]
+    waiting = deque([series])
+    assert _given_out(Full(), None, waiting, patient=True) == {}
+    assert list(waiting) == [series]
+    assert "the queue is full; trying again later" in caplog.text
+    with pytest.raises(ExecutorError, match="the queue is full"):
+        _given_out(Full(), None, waiting, patient=False)

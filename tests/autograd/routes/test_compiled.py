@@ -98,6 +98,7 @@ def test_without_a_compiler_eager_routes_are_used_and_it_is_said_once(monkeypatc
             "refused: no C++ compiler 'no-such-compiler' "
         }
     said = [record for record in caplog.records if "no-such-compiler" in record.message]
+    assert "Nothing is compiled until then, and long jobs take longer" in caplog.text
     assert [record.levelname for record in said if record.levelname == "WARNING"] == ["WARNING"]
 
 
