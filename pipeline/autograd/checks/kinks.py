@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.autograd.checks.both_sides import SMOOTH, jumps
+from pipeline.autograd.checks.both_sides import SMOOTH, jumps, whole_jumps
 from pipeline.autograd.checks.discrete import DISCRETE
 from pipeline.autograd.checks.ordering import ORDERING
-from pipeline.autograd.functions.following import Follow
+from pipeline.autograd.checks.spectral import SPECTRAL
+from pipeline.autograd.functions.following import Follow, unseen
 from pipeline.autograd.functions.variable import WHOLE
 from pipeline.autograd.methods.nearby import beside
 from pipeline.autograd.request import Request
@@ -29,7 +30,6 @@ Condition = Callable[..., Tensor]
 # of the order as well: a formula can be right up to some order
 Ordered = Callable[..., Tensor | None]
 NEVER = 1 << 20  # an order that is never asked for
-TIE = 1e-12  # relative gap of eigenvalues that are one
 
 
 def _at_zero(x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -85,15 +85,6 @@ def _multiple(x: Tensor, divisor: Any, *args: Any, **options: Any) -> Tensor:
     return _integer(torch.div(x, divisor))
 
 
-def _degenerate(values_of: Callable[[Tensor], Tensor]) -> Condition:
-    def condition(x: Tensor, *args: Any, **options: Any) -> Tensor:
-        values = values_of(x)
-        met: Tensor = values.diff(dim=-1).abs() <= TIE * values.abs().amax(dim=-1, keepdim=True)
-        return met
-
-    return condition
-
-
 def _norm(x: Tensor, *args: Any, **options: Any) -> Tensor:
     dim = options.get("dim", args[1] if len(args) > 1 else None)
     return (x * x).sum() == 0 if dim is None else (x * x).sum(dim) == 0
@@ -120,6 +111,18 @@ def _distance(a: Tensor, b: Tensor, *args: Any, **options: Any) -> Tensor:
     return torch.cdist(a, b) == 0 if a.ndim > 1 else ((a - b) ** 2).sum() == 0
 
 
+def _cut(y: Tensor, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Where an angle jumps by a whole turn."""
+    met: Tensor = (y == 0) & (x <= 0)
+    return met
+
+
+def _no_square(y: Any, order: int, x: Any = None, **options: Any) -> Tensor | None:
+    """Torch divides by the sum of the squares, which may be too small to be a number."""
+    both = isinstance(x, Tensor) and isinstance(y, Tensor)
+    return x * x + y * y == 0 if both else None
+
+
 def _both_zero(x: Tensor, y: Tensor, *args: Any, **options: Any) -> Tensor:
     return (x == 0) & (y == 0)
 
@@ -144,7 +147,11 @@ def _bessel(lost_from: int, kink_from: int) -> Ordered:
 
     def condition(x: Tensor, order: int) -> Tensor:
         kink = (x == 0) & (order >= kink_from)
-        return kink | _cancels(x, order) if order >= lost_from else kink
+        if order >= lost_from:
+            return kink | _cancels(x, order)
+        # one order below, they lose digits beside 0, as many as eps / |x| says
+        beside = (x != 0) & (x.abs() < torch.finfo(x.dtype).eps ** 0.5)
+        return kink | beside if order == lost_from - 1 else kink
 
     return condition
 
@@ -187,8 +194,6 @@ NAMES = (
     (_integer, "floor ceil trunc fix frac"),
     (_multiple, "fmod remainder floor_divide mod floordiv"),
     (_at_bounds, "clamp clip clamp_min clamp_max hardtanh threshold"),
-    (_degenerate(torch.linalg.eigvalsh), "eigh eigvalsh"),
-    (_degenerate(torch.linalg.svdvals), "svd svdvals"),
     (_norm, "norm vector_norm"),
     (_distance, "dist cdist pairwise_distance"),
     (_at(0.0, 6.0), "relu6"),
@@ -198,7 +203,8 @@ NAMES = (
     (_at_loss("delta"), "huber_loss"),
     (_at_loss("beta"), "smooth_l1_loss"),
     (_sign_of_second, "copysign"),
-    (_both_zero, "atan2 arctan2 hypot"),
+    (_cut, "atan2 arctan2"),
+    (_both_zero, "hypot"),
     (_pole, "lgamma gammaln digamma psi polygamma"),
     (_all_equal, "std"),
     (_length, "normalize"),
@@ -212,6 +218,8 @@ ORDERED: dict[str, Ordered] = {
     "i0": _bessel(4, NEVER),
     "i0e": _bessel(4, 1),
     "i1e": _bessel(3, 2),
+    "atan2": _no_square,
+    "arctan2": _no_square,
     "pow": _power,
     "float_power": _power,
     "prod": _product,
@@ -223,6 +231,7 @@ CONDITIONS: dict[str, Condition] = {
     **{name: condition for condition, names in NAMES for name in names.split()},
     **DISCRETE,
     **ORDERING,
+    **SPECTRAL,
 }
 KNOWN = SMOOTH | CONDITIONS.keys() | ORDERED.keys()
 
@@ -292,7 +301,8 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
         A function from points (B, d) to flags, bool (B,); None where no call has a kink.
     """
     seen = [_watched(*request.at(point), request.order) for point in points]
-    if not any(each.met for each in seen):
+    is_opaque = any(unseen_calls(request, point) for point in points)
+    if not is_opaque and not any(each.met for each in seen):
         return None
     variables = request.variables(points)
     step = 64 * (beside(variables[0], variables, torch.Generator().manual_seed(0)) - variables[0])
@@ -308,6 +318,8 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
         flags = [one.unlike(other) for one, other in pairs] or [one.at.any() for one in met]
         # conditions may know no device
         none = torch.zeros((), dtype=torch.bool, device=point.device)
+        if is_opaque:
+            flags.append(whole_jumps(*request.at(point), request.order).any())
         return torch.stack([none, *(each.to(point.device) for each in flags)]).any()
 
     def find(points: Tensor) -> Tensor:
@@ -317,6 +329,22 @@ def kink_finder(request: Request, points: Tensor) -> Callable[[Tensor], Tensor] 
             return torch.stack([flag(point) for point in points]).to(points.device)
 
     return find
+
+
+def unseen_calls(request: Request, point: Tensor) -> tuple[str, ...]:
+    """Find what cannot be followed, and is looked at from both sides with the whole function.
+
+    Args:
+        request: What is differentiated.
+        point: (d,), where it can be evaluated.
+
+    Returns:
+        Names of the backward passes of what is in it.
+    """
+    try:
+        return unseen(*request.at(point))
+    except Exception:  # with a gradient the function may raise: then it has no derivative
+        return ()
 
 
 def _beside(request: Request, point: Tensor, step: Tensor) -> list[Met]:
@@ -358,7 +386,7 @@ def _watched(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> Watched:
             keep(at, *(each for each in (args[0], *others) if isinstance(each, Tensor)))
         if _is_unknown(name, args, options):
             looked.append(name)
-            keep(jumps(follow.call, args, options, follow.is_held, order))
+            keep(jumps(follow.call, args, options, follow.is_held, order, strict=level > 0))
 
     with torch.no_grad():
         x = z.clone()

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.autograd.checks.conditioning import (
     TINY,
     natural_sizes,
-    noise_above,
+    noises_above,
     power,
     sensitivities,
     wobble,
@@ -27,6 +27,7 @@ from pipeline.autograd.request import Key, Request, order_of
 from pipeline.errors import FunctionError, one_line
 
 NOISY = 1000  # units of rounding; what sums many terms may have a hundred
+MOST = 0.1  # normwise error that no noise excuses
 SPARSE_COMPARISON = 64  # the same where zeros are left out: these are seen in a contraction as well
 FULL_COMPARISON = 4096  # backward passes per point that a comparison entry by entry may take
 
@@ -62,11 +63,10 @@ class Oracle:
         sensitivity: Per point and key, max|dR| / (|dx| / max|x|): the condition of the derivative.
         floors: Per point and key, the natural size of a derivative, max|f| / max|x|^k: what vanishes
             by cancellation is only known to within the rounding of this.
-        epsilon: Unit of rounding at the job's precision, or that of the function where it is larger.
-        noise: Relative noise in the values of a function that computes less precisely than its
-            inputs are; 0 for others.
-        rounding: Error of the reference itself at the job's precision, where that is not float64.
-        tolerance: Largest normwise error that is no disagreement.
+        noises: Per point, relative noise in the values of a function that computes less precisely
+            than its inputs are; 0 for others.
+        roundings: Per point and key, error of the reference itself at the job's precision; None where
+            that is float64.
     """
 
     view: View
@@ -76,10 +76,24 @@ class Oracle:
     magnitudes: Sequence[Sequence[float]]
     sensitivity: Sequence[Sequence[float]]
     floors: Sequence[Sequence[float]]
-    epsilon: float
-    noise: float
-    rounding: float | None
-    tolerance: float
+    noises: Sequence[float]
+    roundings: Sequence[Sequence[float]] | None
+
+    @property
+    def noise(self) -> float:
+        """The worst noise of all points."""
+        return max(self.noises)
+
+    @property
+    def rounding(self) -> float | None:
+        """The worst error of the reference at the job's precision; None where that is float64."""
+        return None if self.roundings is None else max(map(max, self.roundings))
+
+    def tolerance(self, point: int, position: int) -> float:
+        """Largest normwise error that is no disagreement, of a key at a point."""
+        rounding = 0.0 if self.roundings is None else self.roundings[point][position]
+        least = self.view.request.precision.tolerance
+        return max(least, 10 * rounding, min(1000 * self.noises[point], MOST))
 
     def compare(self, levels: Sequence[Tensor]) -> dict[Key, Deviation]:
         """Compare a batch with the reference.
@@ -111,7 +125,7 @@ class Oracle:
         worst = 0.0
         for point, rows in enumerate(self.expected):
             residual = symmetry_residual(rows[self._last][None], order) or 0.0
-            if residual > 10 * self.tolerance and residual > self._most_asymmetry(point):
+            if residual > self._most_asymmetry(point):
                 worst = max(worst, residual)
         if worst == 0.0:
             return ()
@@ -119,20 +133,18 @@ class Oracle:
 
     def allows_asymmetry(self, residual: float) -> bool:
         """Tell whether a symmetry residual can be rounding at one of the points."""
-        if residual <= 10 * self.tolerance:
-            return True
         return any(residual <= self._most_asymmetry(point) for point in range(len(self.expected)))
 
     def _most_asymmetry(self, point: int) -> float:
         last = self._last
         size = float(self.expected[point][last].nan_to_num(0, 0, 0).abs().max())
-        slack = self._unit * self.sensitivity[point][last] + self._conceded(point, last)
-        return 10 * self.tolerance + slack / max(size, TINY)
+        slack = self._unit(point) * self.sensitivity[point][last] + self._conceded(point, last)
+        return 10 * self.tolerance(point, last) + slack / max(size, TINY)
 
-    @property
-    def _unit(self) -> float:
+    def _unit(self, point: int) -> float:
         """What rounding may amount to, relative to the condition of a derivative."""
-        return self.view.request.precision.roundings * self.epsilon
+        precision = self.view.request.precision
+        return precision.roundings * max(precision.epsilon, self.noises[point])
 
     @property
     def _last(self) -> int:
@@ -141,13 +153,14 @@ class Oracle:
 
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
-        slack = self._unit * (change + self.floors[point][position])
+        slack = self._unit(point) * (change + self.floors[point][position])
         size, difference = _size_and_difference(seen, self.expected[point][position])
         size = max(size, self.magnitudes[point][position])
         if difference == 0 or (math.isinf(difference) and self._overflows(point, position)):
             return Deviation()
         error = difference / (size if size > 1000 * slack else max(size, change, TINY))
-        allowed = self.tolerance * size + slack + TINY
+        tolerance = self.tolerance(point, position)
+        allowed = tolerance * size + slack + TINY
         if allowed < difference < float("inf"):
             allowed += self._conceded(point, position)
         return Deviation(error, difference / allowed)
@@ -166,7 +179,8 @@ class Oracle:
         scale = float(z.abs().max().clamp_min(1e-30))
         order = order_of(self.view.request.keys[position])
         natural = self.floors[point][position] * power(max(1.0, 1 / scale), order)
-        return min(8 * self._wobbles[point][position], self.tolerance * natural)
+        tolerance = self.tolerance(point, position)
+        return min(8 * self._wobbles[point][position], tolerance * natural)
 
     @cached_property
     def _wobbles(self) -> list[list[float]]:
@@ -198,10 +212,10 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     expected = _differentiate(view, points.to(dtype))
     width = fits_together(request) if seed is None else 1
     sensitivity = sensitivities(view, points.to(dtype), expected, width)
-    rounding = None
+    roundings = None
     if dtype != points.dtype:
         own = _differentiate(view, points)
-        rounding = _rounding(own, expected)
+        roundings = _roundings(own, expected)
         expected = [
             [_as_finite(*pair) for pair in zip(*rows, strict=True)]
             for rows in zip(expected, own, strict=True)
@@ -209,14 +223,13 @@ def build_oracle(request: Request, points: Tensor, seed: int | None = None) -> O
     words = f"loop over torch.autograd.grad in {str(dtype).removeprefix('torch.')}"
     words += "" if view.weights is None else ", contracted with random directions"
     floors = [natural_sizes(view, point.to(dtype)) for point in points]
-    precision = request.precision
-    epsilon = precision.epsilon
     magnitudes = [view.magnitudes(point.to(dtype)) for point in points]
-    noise = noise_above(NOISY * epsilon, view, points.to(dtype), expected, width)
+    noises = noises_above(
+        NOISY * request.precision.epsilon, view, points.to(dtype), expected, width
+    )
     return Oracle(
-        view, words, points.to(dtype), expected, magnitudes, sensitivity, floors, max(epsilon, noise), noise, rounding,
-        tolerance=max(precision.tolerance, 10 * (rounding or 0.0), 1000 * noise),
-    )  # fmt: skip
+        view, words, points.to(dtype), expected, magnitudes, sensitivity, floors, noises, roundings
+    )
 
 
 def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
@@ -230,10 +243,17 @@ def _differentiate(view: View, points: Tensor) -> list[list[Tensor]]:
         ) from error
 
 
-def _rounding(own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]) -> float:
-    pairs = [pair for rows in zip(own, expected, strict=True) for pair in zip(*rows, strict=True)]
-    gaps = [_size_and_difference(mine, true) for mine, true in pairs]
-    return max((gap / size for size, gap in gaps if size > 0 and gap < float("inf")), default=0.0)
+def _roundings(
+    own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]
+) -> list[list[float]]:
+    return [
+        [_relative(*_size_and_difference(*pair)) for pair in zip(*rows, strict=True)]
+        for rows in zip(own, expected, strict=True)
+    ]
+
+
+def _relative(size: float, gap: float) -> float:
+    return gap / size if size > 0 and gap < float("inf") else 0.0
 
 
 def _as_finite(expected: Tensor, own: Tensor) -> Tensor:

@@ -62,6 +62,58 @@ class Follow(TorchFunctionMode):
         return any(id(value) in known for value in tensors_in(args, options))
 
 
+class _FollowGraph(Follow):
+    """Finds what depends on an input by its gradient, though no call that was seen made it."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__((x,), lambda *call: None)
+        self._x = x
+        self.unseen: list[str] = []
+
+    def look_at(self, value: Any) -> None:
+        """Keep the names of what made the tensors in a value, where no call did."""
+        for tensor in tensors_in(value):
+            node = tensor.grad_fn
+            if node is not None and self.is_held(tensor) and _reaches(node, self._x):
+                self.unseen.append(node.name())
+                self._dependent[id(tensor)] = tensor
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.look_at((args, kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _reaches(node: Any, x: Tensor) -> bool:
+    """Whether a backward pass from a node comes to a tensor."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        node = waiting.pop()
+        if getattr(node, "variable", None) is x:
+            return True
+        following = {each for each, _ in node.next_functions if each is not None} - seen
+        seen |= following
+        waiting += following
+    return False
+
+
+def unseen(f: Callable[[Tensor], Any], x: Tensor) -> tuple[str, ...]:
+    """Find what a function does inside of which calls of torch are not seen.
+
+    Compiled code, operations of a library, a custom `autograd.Function` that computes in NumPy.
+
+    Args:
+        f: Maps one point (n,) to a tensor.
+        x: An example, (n,).
+
+    Returns:
+        Names of their backward passes, in the order of the calls; nothing where all is seen.
+    """
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad(), _FollowGraph(x) as follow:
+        follow.look_at(f(x))
+    return tuple(dict.fromkeys(follow.unseen))
+
+
 def reads(f: Callable[[Tensor], Any], x: Tensor, *held: Tensor) -> str:
     """Find out by which call, if any, a function hands values to Python as numbers or text.
 

@@ -12,7 +12,10 @@ from torch import Tensor
 LEVELS = 6  # steps that are taken at least
 AT_REST = 1e-3  # relative error of a quotient that says something
 NOISE_STEP = 2.0**-20  # so small that what is smooth is a polynomial, and larger than any quantum
-NOISE_VALUES = 8  # that tell noise
+NOISE_VALUES = 8  # that tell noise, on either side
+NOISE_STEPS = [
+    sign * NOISE_STEP * i for sign in (1, -1) for i in range(1, NOISE_VALUES + 1)
+]  # where they are
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ def ridders(
 
 
 def noise_of(phi: Callable[[float], float]) -> float:
-    """Noise in the values of a function of one variable at 0: rounding, of whatever precision.
+    """Noise in the values of a function of one variable beside 0: rounding, of whatever precision.
 
     Source: J. J. Moré & S. M. Wild, Estimating computational noise, SIAM J. Sci. Comput. 33
-    (2011) 1292-1314: differences of order k of smooth functions vanish, those of noise do not.
+    (2011) 1292-1314: differences of order k of smooth functions vanish, those of noise do not. Nor do
+    those across a kink or a jump, which are often at 0 itself: so there is noise on both sides of it.
 
     Args:
         phi: The function.
@@ -109,7 +113,12 @@ def noise_of(phi: Callable[[float], float]) -> float:
     Returns:
         The standard deviation of its values; 0 where their differences are not those of noise.
     """
-    values = torch.tensor([phi(NOISE_STEP * i) for i in range(NOISE_VALUES)], dtype=torch.float64)
+    above = _noise_beside(phi, NOISE_STEP)
+    return min(above, _noise_beside(phi, -NOISE_STEP)) if above else 0.0
+
+
+def _noise_beside(phi: Callable[[float], float], step: float) -> float:
+    values = torch.tensor([phi(step * i) for i in range(1, NOISE_VALUES + 1)], dtype=torch.float64)
     sizes = []
     for k in (3, 4, 5):
         gamma = math.factorial(k) ** 2 / math.factorial(2 * k)

@@ -317,7 +317,7 @@ def _require_agreement(trial: Trial, oracle: Oracle) -> None:
         if not deviation.excess <= 1:
             raise RefusedError(
                 f"{spell_key(key)} differs from the reference ({oracle.reference}) by "
-                f"{deviation.error:.1e} relative, allowed {oracle.tolerance:.1e}"
+                f"{deviation.error:.1e} relative, {deviation.excess:.1e} times what is allowed"
             )
     if trial.symmetry is not None and not oracle.allows_asymmetry(trial.symmetry):
         raise RefusedError(f"its result is not symmetric: residual {trial.symmetry:.1e}")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from pipeline.autograd.checks.certificate import Certificate
@@ -14,10 +15,12 @@ from pipeline.autograd.checks.independent import Checks, check_reference
 from pipeline.autograd.checks.kinks import kink_finder
 from pipeline.autograd.checks.lost_gradient import lost_gradients
 from pipeline.autograd.checks.oracle import Oracle, build_oracle
+from pipeline.autograd.checks.rounding import worst_loss
 from pipeline.autograd.evaluation_plan import Plan
 from pipeline.autograd.evaluator import Calls, Evaluator
 from pipeline.autograd.functions.following import TEXT, reads
 from pipeline.autograd.functions.probe import probe
+from pipeline.autograd.methods.reverse import plain
 from pipeline.autograd.operators import Operator
 from pipeline.autograd.planning.asked import Asked, resolve
 from pipeline.autograd.planning.by_differences import prepare_differences
@@ -32,6 +35,7 @@ from pipeline.job import Options
 
 log = logging.getLogger(__name__)
 NO_DIGIT = 0.1  # relative error
+FEW_DIGITS = 1e-6  # relative error in float64, of which half of the digits are left
 
 
 @full_precision()
@@ -112,7 +116,9 @@ def _prepare(asked: Asked, study: Study, operators: tuple[Operator, ...]) -> Eva
     points = affordable(request, study.points)
     kinks = kink_finder(request, points) if request.order else None
     checked, oracle = _build_oracle(request, points, kinks)
-    choice = choose(replace(study, points=checked), oracle)
+    request = replace(request, example=checked[0])
+    lost = _lost_digits(asked.name, oracle, checked, kinks)
+    choice = choose(replace(study, request=request, points=checked), oracle)
     checks = check_reference(request, checked, oracle, choice.trial.draft.seconds)
     pattern, unfit = confirm_pattern(request)
     disagreements = (*unfit, *checks.disagreements, *choice.disagreements)
@@ -131,6 +137,9 @@ def _prepare(asked: Asked, study: Study, operators: tuple[Operator, ...]) -> Eva
             asked.name, "; ".join(checks.unchecked[:2]),
         )  # fmt: skip
     certificate = _certify(choice.trial, oracle, checks, operators, disagreements)
+    if lost:
+        known = certificate.rounding_error or 0.0
+        certificate = replace(certificate, rounding_error=max(known, lost))
     if pattern is not None:
         notes = [f"pattern: {note}" for note in pattern.notes]
         certificate = replace(certificate, unchecked=(*certificate.unchecked, *notes))
@@ -144,11 +153,11 @@ def _build_oracle(
     request: Request, points: Tensor, kinks: Callable[[Tensor], Tensor] | None
 ) -> tuple[Tensor, Oracle]:
     """The reference and its points; without those on a kink, where it is not symmetric there."""
-    oracle = build_oracle(request, points)
+    points, oracle = _where_differentiable(request, points)
     if oracle.noise:
         log.warning(
             "the values of the function carry noise of %.0e relative: it computes in a lower precision "
-            "than its inputs somewhere, and its derivatives are no better",
+            "than its inputs somewhere, or its terms cancel, and its derivatives are no better",
             oracle.noise,
         )
     if (oracle.rounding or 0.0) > NO_DIGIT:
@@ -162,6 +171,45 @@ def _build_oracle(
         return points, oracle
     smooth = points[~kinks(points)]
     return (smooth, build_oracle(request, smooth)) if len(smooth) else (points, oracle)
+
+
+def _lost_digits(
+    name: str, oracle: Oracle, points: Tensor, kinks: Callable[[Tensor], Tensor] | None
+) -> float:
+    """Relative error that rounding leaves in float64, where that is much; and say so."""
+    if oracle.roundings is not None or not oracle.view.request.order:
+        return 0.0
+    is_smooth = torch.ones(len(points), dtype=torch.bool) if kinks is None else ~kinks(points).cpu()
+    loss = worst_loss(oracle, is_smooth)
+    if loss is None or loss.error <= FEW_DIGITS:
+        return 0.0
+    log.warning(
+        "rounding leaves few digits of the derivatives of function %r: order %d is off by about %.0e "
+        "relative at x = %s, as terms cancel within it; write it in another form there, with expm1, "
+        "log1p, sinc, atan2 or a series",
+        name, loss.order, min(loss.error, 1.0), loss.point[:4].tolist(),
+    )  # fmt: skip
+    return min(loss.error, 1.0)
+
+
+def _where_differentiable(request: Request, points: Tensor) -> tuple[Tensor, Oracle]:
+    """Leave out points at which only the derivatives raise: such a point fails alone."""
+    try:
+        return points, build_oracle(request, points)
+    except FunctionError:
+        good = [point for point in points if _can_differentiate(request, point)]
+        if not good:
+            raise
+    points = torch.stack(good)
+    return points, build_oracle(request, points)
+
+
+def _can_differentiate(request: Request, point: Tensor) -> bool:
+    try:
+        plain(request, point)
+    except Exception:  # torch has no derivative there, by any kind of error
+        return False
+    return True
 
 
 def _look_for(request: Request, point: Tensor) -> str:

@@ -85,6 +85,30 @@ KINKS = {
     "pairs": (lambda x: functional.pdist(x[:2, None]).sum(), [0, 1, 0, 0, 0]),
     "eigenvalues": (lambda x: torch.linalg.eigvalsh(torch.diag(x))[0], [0, 1, 0, 0, 0]),
     "singular": (lambda x: torch.linalg.svdvals(torch.diag(x))[0], [0, 1, 0, 1, 1]),
+    "rank_of_qr": (
+        lambda x: torch.linalg.qr(torch.stack([x[:2], x[1:]]))[1].diagonal().abs().sum(),
+        [0, 0, 0, 0, 0],
+    ),
+    "rank_lost": (
+        lambda x: torch.linalg.qr(torch.stack([x[:2], 2 * x[1:2].expand(2)]))[1][0],
+        [0, 1, 0, 0, 0],
+    ),
+    "pseudoinverse": (lambda x: torch.linalg.pinv(torch.diag(x)).sum(), [1, 0, 0, 0, 0]),
+    "least_squares": (
+        lambda x: torch.linalg.lstsq(torch.stack([x[:2], x[1:]]), x[1:, None]).solution.sum(),
+        [0, 0, 0, 0, 0],
+    ),
+    "roots": (
+        lambda x: torch.linalg.eigvals(torch.stack([x[:2], x[:2].flip(0)])).real.max(),
+        [0, 0, 0, 0, 0],
+    ),
+    "multiple_roots": (
+        lambda x: torch.linalg.eigvals(
+            torch.stack([x[:2], torch.stack([x[0] - x[1], x[0]])])
+        ).real.sum(),
+        [0, 1, 0, 0, 0],
+    ),
+    "cut": (lambda x: torch.atan2(x[0], -x[1]), [1, 0, 0, 0, 0]),
     "huber": (lambda x: functional.huber_loss(x, ZERO, delta=0.5), [0, 0, 0, 1, 0]),
     "norm_inf_of_matrix": (
         lambda x: torch.linalg.vector_norm(torch.outer(x[:1], x), math.inf, dim=(0, 1)),
@@ -326,3 +350,31 @@ def test_a_point_is_followed_once():
     assert (
         len(calls) == 1 + len(POINTS) + 1
     )  # the request's own call, and a place beside the points
+
+
+def test_an_angle_of_what_has_no_square_is_flagged():
+    points = torch.tensor([[1e-200, 1e-200], [1.0, 2.0]], dtype=torch.float64)
+    found = pipeline.evaluate(lambda x: torch.atan2(x[0], x[1]), points, "gradient")
+    assert found.status.tolist() == [NONSMOOTH, OK]  # torch: 0 in place of 5e199
+
+
+BESSEL = {
+    "i1": (torch.special.i1, 2, lambda x: mpmath.besseli(1, x)),
+    "i1e": (torch.special.i1e, 2, lambda x: mpmath.besseli(1, x) * mpmath.exp(-abs(x))),
+    "i0": (torch.special.i0, 3, lambda x: mpmath.besseli(0, x)),
+    "i0e": (torch.special.i0e, 3, lambda x: mpmath.besseli(0, x) * mpmath.exp(-abs(x))),
+}
+
+
+@pytest.mark.parametrize("name", BESSEL)
+def test_bessel_functions_beside_zero_are_right_or_flagged(name):
+    f, order, formula = BESSEL[name]
+    points = torch.tensor([[1e-15], [-1e-12], [1e-9], [1e-6], [-1e-3], [0.5]], dtype=torch.float64)
+    found = pipeline.evaluate(
+        lambda x: f(x[0]), points, "derivative", order=order, on_disagreement="warn"
+    )
+    assert found.status.tolist() == [NONSMOOTH] * 3 + [OK] * 3
+    for x, seen in zip(points[3:, 0], found.datasets[f"derivative_{order}"][3:], strict=True):
+        with mpmath.workdps(60):
+            exact = float(mpmath.diff(formula, mpmath.mpf(float(x)), order, h=mpmath.mpf("1e-15")))
+        assert float(seen) == pytest.approx(exact, rel=1e-6, abs=1e-9)
