@@ -348,8 +348,8 @@ def test_a_point_is_followed_once():
 
     kink_finder(request(rough), POINTS)
     assert (
-        len(calls) == 1 + len(POINTS) + 1
-    )  # the request's own call, and a place beside the points
+        len(calls) == 1 + len(POINTS) + 2
+    )  # the request's own call, a place beside the points, and with a gradient
 
 
 def test_an_angle_of_what_has_no_square_is_flagged():
