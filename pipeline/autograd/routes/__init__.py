@@ -1,5 +1,6 @@
 """Routes, one file each."""
 
+from pipeline.autograd.routes.acyclic import ColouredAcyclicCompiledRoute, ColouredAcyclicRoute
 from pipeline.autograd.routes.base import Route
 from pipeline.autograd.routes.coloured import ColouredCompiledRoute, ColouredRoute
 from pipeline.autograd.routes.compiled import CompiledRoute
@@ -16,6 +17,8 @@ ROUTES: dict[str, Route] = {
         CompiledRoute(),
         ColouredRoute(),
         ColouredCompiledRoute(),
+        ColouredAcyclicRoute(),
+        ColouredAcyclicCompiledRoute(),
         LoopRoute(),
         FiniteDifferenceRoute(),
     )
@@ -23,6 +26,8 @@ ROUTES: dict[str, Route] = {
 
 __all__ = [
     "ROUTES",
+    "ColouredAcyclicCompiledRoute",
+    "ColouredAcyclicRoute",
     "ColouredCompiledRoute",
     "ColouredRoute",
     "CompiledRoute",

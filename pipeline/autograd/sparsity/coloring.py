@@ -70,10 +70,8 @@ def color_star(pattern: Pattern) -> Tensor:
 def color_acyclic(pattern: Pattern) -> Tensor:
     """Colour a symmetric matrix so that every cycle has three colours.
 
-    Then two colours induce a forest, and its entries follow one after the other from the leaves. No
-    route uses it: it saves up to half of the directions of a star colouring, but reading the entries
-    is a recursion as long as a tree is deep (21 to 500 steps in docs/performance.md in place of one),
-    through which rounding adds up.
+    Then two colours induce a forest, and its entries follow one after the other from the leaves
+    (`pipeline.autograd.sparsity.substitution`).
 
     Args:
         pattern: Symmetric, (n, n).
