@@ -21,42 +21,6 @@ from pipeline.functions.structure import Structure
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be differentiated, as the user asked for it.
-
-    Attributes:
-        f: Maps one point (d,) to () or (m,).
-        name: Its name, for messages.
-        operators: Names of operators.
-        order: Order of the operator `derivative`.
-        output_shape: Output shape that f has to have; None if any will do.
-        variable: What f is differentiated with respect to.
-        symmetric: full, or packed: only the distinct entries of symmetric results are kept.
-        form: Whether only the entries of a pattern are kept.
-        direction: What jvp, vjp and hvp are taken along.
-        structures: input, output or variable -> the tensors along it, where these are not flat.
-        masses: What weights the Hessian of eigenvalues.
-        precision: In which f is evaluated, which takes and returns what is kept.
-        judged: Points are judged: f is evaluated beside its derivatives, which may be finite where
-            it has no value.
-    """
-
-    f: Callable[[Tensor], Tensor]
-    name: str
-    operators: tuple[str, ...]
-    order: int | None = None
-    output_shape: tuple[int, ...] | None = None
-    variable: Variable = WHOLE
-    symmetric: str = "full"
-    form: Form = DENSE
-    direction: Direction | None = None
-    structures: Mapping[str, Structure] = field(default_factory=dict)
-    masses: tuple[float, ...] = ()
-    precision: Precision | None = None
-    judged: bool = True
-
-
-@dataclass(frozen=True)
 class Wanted:
     """What a user wants of a function.
 
@@ -70,7 +34,7 @@ class Wanted:
             behind the point in the rows that are evaluated.
         masses: What weights the Hessian of eigenvalues.
         pattern: Entries that can be other than zero, where the user gives them.
-        precision: In which the function is evaluated.
+        precision: In which the function is evaluated; None for that of the points.
     """
 
     operators: tuple[str, ...]
@@ -81,7 +45,33 @@ class Wanted:
     direction: Direction | None = None
     masses: tuple[float, ...] = ()
     pattern: Pattern | None = None
-    precision: Precision = FLOAT64
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A function made ready, and what is wanted of it.
+
+    Attributes:
+        f: Maps one point (d,) to () or (m,), in the precision that is kept.
+        name: Its name, for messages.
+        wanted: What is wanted of it.
+        output_shape: Output shape that f has to have; None if any will do.
+        variable: What f is differentiated with respect to.
+        form: Whether only the entries of a pattern are kept.
+        structures: input, output or variable -> the tensors along it, where these are not flat.
+        judged: Points are judged: f is evaluated beside its derivatives, which may be finite where
+            it has no value.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    name: str
+    wanted: Wanted
+    output_shape: tuple[int, ...] | None = None
+    variable: Variable = WHOLE
+    form: Form = DENSE
+    structures: Mapping[str, Structure] = field(default_factory=dict)
+    judged: bool = True
 
 
 def ask(function: BoundFunction, wanted: Wanted) -> Asked:
@@ -96,26 +86,14 @@ def ask(function: BoundFunction, wanted: Wanted) -> Asked:
     """
     f, record, d = callable_of(function), function.function, function.n
     variable = resolve_variable(wanted.wrt, f, d, function.input_names)
-    known, precision = structures(function, variable), wanted.precision
+    known, precision = structures(function, variable), wanted.precision or FLOAT64
     f, variable = precision.function(f), precision.variable(variable)
     own = record.sparsity if function.chosen is None else {}  # a pattern is that of all outputs
     given = {name: partial(make, **function.parameters) for name, make in own.items()}
     if wanted.direction is not None and wanted.direction.vector is None:
         f, variable = partial(without_direction, f, d), Beside(variable, d)
-    return Asked(
-        f,
-        record.name,
-        wanted.operators,
-        wanted.order,
-        function.output_shape,
-        variable,
-        wanted.symmetric,
-        Form(wanted.form, given, user=wanted.pattern),
-        wanted.direction,
-        known,
-        wanted.masses,
-        precision,
-    )
+    form = Form(wanted.form, given, user=wanted.pattern)
+    return Asked(f, record.name, wanted, function.output_shape, variable, form, known)
 
 
 def without_direction(f: Callable[[Tensor], Tensor], columns: int, row: Tensor) -> Tensor:
@@ -136,11 +114,12 @@ def resolve(
     Returns:
         The request and the operators.
     """
-    packed = asked.symmetric == "packed"
-    named = resolve_operators(asked.operators, asked.order, output_shape, asked.symmetric)
+    wanted, n = asked.wanted, asked.variable.size(len(example))
+    named = resolve_operators(wanted.operators, wanted.order, output_shape, wanted.symmetric)
+    operators = contract(named, wanted.direction, n, output_shape, wanted.masses)
+    packed = wanted.symmetric == "packed"
     request = Request(asked.f, example, output_shape, (), asked.variable, packed)
-    request = replace(request, evaluated_in=asked.precision)
-    operators = contract(named, asked.direction, request.n, output_shape, asked.masses)
+    request = replace(request, evaluated_in=wanted.precision)
     request = asking(request, operators)
     if request.orders and asked.judged:
         request = replace(request, orders=tuple(sorted({0, *request.orders})))

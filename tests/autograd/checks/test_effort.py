@@ -10,7 +10,7 @@ from pipeline.autograd.checks.effort import affordable, fits_entry_by_entry, one
 from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.cost import Cost
 from pipeline.autograd.planning import choice
-from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.asked import Asked, Wanted
 from pipeline.autograd.planning.choice import Draft, Study, _cannot_pay, choose
 from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.request import RefusedError, Request
@@ -72,7 +72,7 @@ def test_a_long_function_is_compared_along_random_directions(impatient):
 
 
 def test_a_plan_of_a_long_function_says_what_was_checked_and_is_right(impatient):
-    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, Options(), count=5)
+    evaluator = prepare(Asked(wide, "wide", Wanted(("jacobian",))), POINTS, Options(), count=5)
     assert evaluator.certificate.points_checked == 2
     assert "random directions" in evaluator.certificate.reference
     expected = torch.cos(POINTS @ WEIGHTS.T)[:, :, None] * WEIGHTS
@@ -89,10 +89,10 @@ def test_a_long_derivative_is_evaluated_at_fewer_points_and_the_certificate_says
     trial = choose(study(1), build_oracle(request(), POINTS)).trial
     assert (trial.widths, trial.points) == ((1,), 1)
     options = Options(batch=1)
-    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, options, count=5)
+    evaluator = prepare(Asked(wide, "wide", Wanted(("jacobian",))), POINTS, options, count=5)
     assert evaluator.certificate.points_checked == 1
     monkeypatch.undo()
-    evaluator = prepare(Asked(wide, "wide", ("jacobian",)), POINTS, options, count=5)
+    evaluator = prepare(Asked(wide, "wide", Wanted(("jacobian",))), POINTS, options, count=5)
     assert (evaluator.certificate.points_checked, evaluator.certificate.widths_checked) == (5, (1,))
 
 

@@ -10,7 +10,7 @@ import pipeline
 from pipeline.autograd.functions.module_function import ModuleFunction
 from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.functions.variable import Columns, Parameters, WholePoint, resolve_variable
-from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.asked import Asked, Wanted
 from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.reference import jacobian
 from pipeline.autograd.request import Request
@@ -336,7 +336,7 @@ def test_plain_tensors_of_a_module_are_converted_as_well():
 
 
 def test_planner_takes_the_variable():
-    asked = Asked(coupled, "coupled", ("gradient",), variable=Columns((1,)))
+    asked = Asked(coupled, "coupled", Wanted(("gradient",)), variable=Columns((1,)))
     evaluator = prepare(asked, POINTS, Options(), 6)
     assert evaluator(POINTS).shape == (6, 1)
 

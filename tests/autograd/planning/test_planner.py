@@ -13,7 +13,7 @@ from pipeline.autograd.functions.probe import probe_indices
 from pipeline.autograd.memory import Meter, OverBudgetError, available_bytes, power_of_two
 from pipeline.autograd.methods.extrapolation import ridders
 from pipeline.autograd.packing import symmetry_residual
-from pipeline.autograd.planning.asked import Asked
+from pipeline.autograd.planning.asked import Asked, Wanted
 from pipeline.autograd.planning.option_faults import check_options
 from pipeline.autograd.planning.planner import prepare
 from pipeline.autograd.request import Request
@@ -33,7 +33,7 @@ POINTS = torch.tensor(
 
 
 def plan(f, *operators, points=POINTS, order=None, shape=None, count=100, **options):
-    asked = Asked(f, f.__name__, operators or ("hessian",), order, shape)
+    asked = Asked(f, f.__name__, Wanted(operators or ("hessian",), order), shape)
     return prepare(asked, points, Options(**options), count)
 
 
@@ -225,7 +225,7 @@ def test_a_route_that_is_wrong_at_one_size_of_a_batch_is_refused(wrong, monkeypa
             )
 
     monkeypatch.setitem(ROUTES, "wrong", Wrong())
-    asked = Asked(lambda x: (x**3).sum(), "cubes", ("hessian",))
+    asked = Asked(lambda x: (x**3).sum(), "cubes", Wanted(("hessian",)))
     points = torch.linspace(0.5, 1.5, 10, dtype=torch.float64).reshape(5, 2)
     options = Options(route="wrong", batch=64)
     with pytest.raises(
