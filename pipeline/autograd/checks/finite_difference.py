@@ -195,7 +195,9 @@ def _evened(gradient: Tensor, vector: Tensor) -> list[Tensor]:
     if not terms.min() < UNEVEN * largest < float("inf"):
         return []
     target = terms[terms > 0].min().clamp_min(FAINT * largest)
-    return [vector * (target / terms).clamp_max(1.0)]
+    # terms of one size and of either sign would cancel to nothing
+    uphill = torch.where(gradient * vector < 0, -vector, vector)
+    return [uphill * (target / terms).clamp_max(1.0)]
 
 
 def _along(

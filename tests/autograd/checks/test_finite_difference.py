@@ -59,3 +59,13 @@ def test_a_disagreement_counts_where_a_second_place_confirms_it(monkeypatch, sec
     monkeypatch.setattr(finite_difference, "_directional_check", lambda *at: next(said))
     found = finite_difference._confirmed(None, POINTS[0], POINTS, 1, seed=0)
     assert found == outcome
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inputs_that_matter_alike_do_not_cancel_in_the_comparison(seed):
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(5, 7, dtype=torch.float64, generator=generator)  # the last does not matter
+    request = Request(lambda x: x[:6].sin().sum() + 3, points[0], (), (0, 1, 2))
+    found = compare_with_finite_differences(request, points)
+    assert found.disagreements == ()
+    assert found.residual < 1e-8
