@@ -7,22 +7,23 @@ calculate in the same precision agree on wrong ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.autograd.checks.conditioning import TINY
-from pipeline.autograd.checks.effort import FREE, one_pass
+from pipeline.autograd.checks.conditioning import TINY, natural_sizes
+from pipeline.autograd.checks.effort import one_pass
 from pipeline.autograd.checks.oracle import Oracle
 from pipeline.autograd.checks.view import View, contracted
 from pipeline.autograd.functions.zero_tensors import WITH_MEMORY
 from pipeline.autograd.request import order_of
 
 SAMPLES = 3
-LONG = 0.05  # seconds of a backward pass above which one point has to do
+SECONDS = 0.5  # that it may take by count, where one point does not take longer
+SLOWER = 10  # times, that a pass takes whose operations are rounded
 
 
 class _RoundAnew(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -49,9 +50,9 @@ class _RoundAnew(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plain = isinstance(value, Tensor) and value.layout == torch.strided
         if not plain or not (value.is_floating_point() or value.is_complex()):
             return value
-        size = torch.finfo(value.dtype).eps
-        chance = torch.rand(value.shape, generator=self._generator, dtype=torch.float64) * 4 - 2
-        return value * (1 + size * chance).to(value)
+        unit = 2 * torch.finfo(value.dtype).eps
+        factor = torch.empty(value.shape, dtype=value.dtype.to_real())
+        return value * factor.uniform_(1 - unit, 1 + unit, generator=self._generator).to(value)
 
 
 @dataclass(frozen=True)
@@ -85,26 +86,35 @@ def worst_loss(oracle: Oracle, usable: Tensor) -> Loss | None:
     chosen = usable.nonzero().flatten().tolist()
     if not chosen:
         return None
-    view, points = oracle.view, oracle.points[chosen]
-    expected = [oracle.expected[index] for index in chosen]
-    request = view.request
-    passes = request.m * request.n ** max(request.order - 1, 0)
-    if view.weights is None and passes > FREE:  # few passes say as much
-        view = contracted(request, points, seed=0)
-        expected = [view.reference(point) for point in points]
-    if one_pass(request).seconds > LONG:
-        points = points[:1]
-    pairs = zip(points, expected, strict=False)
+    view, seconds = _affordable(oracle.view, oracle.points)
+    request, same = view.request, view is oracle.view
+    chosen = chosen[: max(1, int(SECONDS / max(seconds, 1e-9)))]
+    points = oracle.points[chosen]
+    expected = [oracle.expected[i] if same else view.reference(oracle.points[i]) for i in chosen]
+    floors = [oracle.floors[i] if same else natural_sizes(view, oracle.points[i]) for i in chosen]
+    pairs = zip(points, expected, strict=True)
     noises = torch.tensor([_noise(view, point, rows) for point, rows in pairs])
     sizes = torch.tensor([[_largest(row) for row in rows] for rows in expected])
-    floors = torch.tensor([oracle.floors[index] for index in chosen])
-    natural = torch.maximum(sizes, floors).maximum(sizes.median(dim=0).values)
-    errors = (noises / natural[: len(noises)].clamp_min(TINY)).nan_to_num(0, 0, 0)
+    natural = torch.maximum(sizes, torch.tensor(floors)).maximum(sizes.median(dim=0).values)
+    errors = (noises / natural.clamp_min(TINY)).nan_to_num(0, 0, 0)
     if errors.numel() == 0 or not float(errors.max()) > 0:
         return None
     index, position = divmod(int(errors.argmax()), errors.shape[1])
     order = order_of(request.keys[position])
     return Loss(order, points[index], float(errors.max()))
+
+
+def _affordable(view: View, points: Tensor) -> tuple[View, float]:
+    """What is looked at, and seconds per point: along random directions where all entries take long."""
+    request = view.request
+    once = SAMPLES * SLOWER * one_pass(request).seconds
+    if view.weights is not None and not request.contractions:
+        return view, once
+    seconds = once * request.m * request.n ** max(request.order - 1, 0)
+    if seconds <= SECONDS:
+        return view, seconds
+    orders = tuple(sorted({*request.orders, request.order}))
+    return contracted(replace(request, orders=orders, contractions=()), points, seed=0), once
 
 
 def _noise(view: View, point: Tensor, rows: Sequence[Tensor]) -> list[float]:
