@@ -87,11 +87,14 @@ def worst_loss(oracle: Oracle, usable: Tensor) -> Loss | None:
     if not chosen:
         return None
     view, seconds = _affordable(oracle.view, oracle.points)
-    request, same = view.request, view is oracle.view
     chosen = chosen[: max(1, int(SECONDS / max(seconds, 1e-9)))]
-    points = oracle.points[chosen]
-    expected = [oracle.expected[i] if same else view.reference(oracle.points[i]) for i in chosen]
-    floors = [oracle.floors[i] if same else natural_sizes(view, oracle.points[i]) for i in chosen]
+    points = [oracle.points[index] for index in chosen]
+    if view is oracle.view:
+        expected = [oracle.expected[index] for index in chosen]
+        floors = [oracle.floors[index] for index in chosen]
+    else:
+        expected = [view.reference(point) for point in points]
+        floors = [natural_sizes(view, point) for point in points]
     pairs = zip(points, expected, strict=True)
     noises = torch.tensor([_noise(view, point, rows) for point, rows in pairs])
     sizes = torch.tensor([[_largest(row) for row in rows] for rows in expected])
@@ -100,7 +103,7 @@ def worst_loss(oracle: Oracle, usable: Tensor) -> Loss | None:
     if errors.numel() == 0 or not float(errors.max()) > 0:
         return None
     index, position = divmod(int(errors.argmax()), errors.shape[1])
-    order = order_of(request.keys[position])
+    order = order_of(view.request.keys[position])
     return Loss(order, points[index], float(errors.max()))
 
 
