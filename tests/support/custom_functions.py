@@ -15,3 +15,21 @@ class Once(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         return 3 * ctx.saved_tensors[0] ** 2 * g
+
+
+class WrongBackward(torch.autograd.Function):
+    """A cube whose backward pass says 2x² in place of 3x²."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2 * ctx.saved_tensors[0] ** 2

@@ -97,11 +97,28 @@ def _together(
 
 
 def _is_same(seen: Tensor, expected: Tensor) -> bool:
+    size, gap = size_and_difference(seen, expected)
+    return gap <= SAME * size
+
+
+def size_and_difference(seen: Tensor, expected: Tensor) -> tuple[float, float]:
+    """How large a reference is, and how far something is from it.
+
+    Args:
+        seen: (..., *expected.shape): one row or several, (R, …).
+        expected: The reference.
+
+    Returns:
+        Its largest finite entry, and the largest difference of any row from it: infinite where other
+        entries are finite; zeros where none is.
+    """
     finite = expected.isfinite()
     if not bool((seen.isfinite() == finite).all()):
-        return False
-    gap, size = (seen - expected)[finite].abs(), expected[finite].abs()
-    return not bool(finite.any()) or bool(gap.max() <= SAME * size.max())
+        return 0.0, float("inf")
+    if not bool(finite.any()):
+        return 0.0, 0.0
+    size = float(expected[finite].abs().max())
+    return size, float((seen - expected)[..., finite].abs().max())
 
 
 def wobble(view: View, point: Tensor, rows: Sequence[Tensor]) -> list[float]:

@@ -16,6 +16,7 @@ from pipeline.autograd.checks.conditioning import (
     noises_above,
     power,
     sensitivities,
+    size_and_difference,
     wobble,
 )
 from pipeline.autograd.checks.effort import fits_entry_by_entry, fits_together
@@ -154,7 +155,7 @@ class Oracle:
     def _deviation(self, seen: Tensor, point: int, position: int) -> Deviation:
         change = self.sensitivity[point][position]
         slack = self._unit(point) * (change + self.floors[point][position])
-        size, difference = _size_and_difference(seen, self.expected[point][position])
+        size, difference = size_and_difference(seen, self.expected[point][position])
         size = max(size, self.magnitudes[point][position])
         if difference == 0 or (math.isinf(difference) and self._overflows(point, position)):
             return Deviation()
@@ -247,7 +248,7 @@ def _roundings(
     own: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]
 ) -> list[list[float]]:
     return [
-        [_relative(*_size_and_difference(*pair)) for pair in zip(*rows, strict=True)]
+        [_relative(*size_and_difference(*pair)) for pair in zip(*rows, strict=True)]
         for rows in zip(own, expected, strict=True)
     ]
 
@@ -259,14 +260,3 @@ def _relative(size: float, gap: float) -> float:
 def _as_finite(expected: Tensor, own: Tensor) -> Tensor:
     """The reference, without a number where the job's precision has none: it overflows."""
     return torch.where(own.isfinite(), expected, own)
-
-
-def _size_and_difference(seen: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Largest entry of the reference, and largest difference of any of the rows (R, …) from it."""
-    finite = expected.isfinite()
-    if not bool((seen.isfinite() == finite).all()):
-        return 0.0, float("inf")
-    if not bool(finite.any()):
-        return 0.0, 0.0
-    size = float(expected[finite].abs().max())
-    return size, float((seen - expected)[..., finite].abs().max())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.custom_functions import WrongBackward
 
 from pipeline.autograd.checks.conditioning import noises_above, sensitivities
 from pipeline.autograd.checks.effort import fits_together
@@ -30,23 +31,6 @@ def branching(x):
 def other_in_batches(x):
     is_batched = torch._C._functorch.is_batchedtensor(x)
     return smooth(x) * (1 + 1e-9 * torch.sin(1e9 * x)) if is_batched else smooth(x)
-
-
-class WrongBackward(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 2 * x**2 * g
 
 
 def counted(f):

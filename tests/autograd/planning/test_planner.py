@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.custom_functions import WrongBackward
 
 from pipeline.autograd.checks.oracle import build_oracle
 from pipeline.autograd.evaluated import FAILED, NONFINITE, OK
@@ -55,22 +56,6 @@ def gaussian_of_norm(x):
 
 def noisy(x):
     return (x * torch.rand(1, dtype=x.dtype)).sum()
-
-
-class WrongBackward(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * 2 * ctx.saved_tensors[0] ** 2
 
 
 def wrong_backward(x):
